@@ -1,0 +1,351 @@
+"""The records of the version store: their fields and their bytes.
+
+Every record starts with a version byte; decoding an unknown version raises `WrongFormat`. Integers are big-endian, times
+are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden files in tests/core/golden.
+
+Records are immutable tuples, because the client's cache, its overlays and the coordinator share them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import xxhash
+
+from redfs.core.errors import WrongFormat
+
+RECORD_VERSION = 1
+
+SLOT_BYTES = 128 * 1024
+"""A slot is this range of a file; a block never holds more plain bytes than this."""
+MAX_PIECES = 16
+"""Pieces that one slot may list; the flush that would pass it merges them into one block."""
+MAX_NAME_BYTES = 255
+MAX_SYMLINK_BYTES = 4095
+MAX_XATTR_VALUE_BYTES = 64 * 1024
+MAX_FILE_BYTES = 1 << 60
+MAX_BUCKET_ENTRIES = 8
+"""Names with one 60-bit hash that a bucket holds. The hash is keyed, so nobody can make more than chance does."""
+MAX_GENERATION_RANGES = 16
+"""Data generations that one inode lists (see `Inode.generations`)."""
+
+
+class Kind(IntEnum):
+    """Kinds of versioned objects; the object bytes of each start with the inode number."""
+
+    ROOT = 1
+    INODE = 2
+    DIRENT = 3
+    SLOT = 4
+    XATTR = 5
+    ORPHAN = 6
+
+
+class Key(NamedTuple):
+    """Names one versioned object of a volume."""
+
+    kind: int
+    obj: bytes
+
+
+_INO = struct.Struct(">Q")
+_INO_HASH = struct.Struct(">QQ")
+_SLOT_KEY = struct.Struct(">QIQ")
+_ORPHAN_KEY = struct.Struct(">QI")
+
+OBJECT_BYTES = {Kind.ROOT: 8, Kind.INODE: 8, Kind.DIRENT: 16, Kind.SLOT: 20, Kind.XATTR: 16, Kind.ORPHAN: 12}
+
+ROOT_KEY = Key(Kind.ROOT, bytes(8))
+
+
+def inode_key(ino: int) -> Key:
+    return Key(Kind.INODE, _INO.pack(ino))
+
+
+def dirent_key(parent: int, name_hash: int) -> Key:
+    return Key(Kind.DIRENT, _INO_HASH.pack(parent, name_hash))
+
+
+def slot_key(ino: int, generation: int, slot: int) -> Key:
+    return Key(Kind.SLOT, _SLOT_KEY.pack(ino, generation, slot))
+
+
+def xattr_key(ino: int, name_hash: int) -> Key:
+    return Key(Kind.XATTR, _INO_HASH.pack(ino, name_hash))
+
+
+def orphan_key(ino: int, generation: int) -> Key:
+    """Generation 0: the inode itself is unlinked and goes when it is closed. Others: slots of that dead generation."""
+    return Key(Kind.ORPHAN, _ORPHAN_KEY.pack(ino, generation))
+
+
+def object_ino(obj: bytes) -> int:
+    """The inode that an object of any kind belongs to."""
+    return int.from_bytes(obj[:8], "big")
+
+
+def split_dirent_object(obj: bytes) -> tuple[int, int]:
+    """(parent inode, name hash); for XATTR objects (inode, name hash)."""
+    parent, name_hash = _INO_HASH.unpack(obj)
+    return parent, name_hash
+
+
+def split_slot_object(obj: bytes) -> tuple[int, int, int]:
+    """(inode, generation, slot number)."""
+    ino, generation, slot = _SLOT_KEY.unpack(obj)
+    return ino, generation, slot
+
+
+def split_orphan_object(obj: bytes) -> tuple[int, int]:
+    """(inode, generation)."""
+    ino, generation = _ORPHAN_KEY.unpack(obj)
+    return ino, generation
+
+
+def name_hash(seed: int, name: bytes) -> int:
+    """60-bit hash of a directory entry's or xattr's name, keyed by the volume's secret seed (`VolumeRoot.hash_seed`)."""
+    return xxhash.xxh3_64_intdigest(name, seed) >> 4
+
+
+def dirent_cookie(hash60: int, position: int) -> int:
+    """The 63-bit readdir cookie of an entry: >= 3 (0 to 2 are the start, `.` and `..`), unique, stable while it lives."""
+    return (hash60 << 3 | position) + 3
+
+
+def split_cookie(cookie: int) -> tuple[int, int]:
+    """(hash60, position) of a cookie made by `dirent_cookie`."""
+    raw = cookie - 3
+    return raw >> 3, raw & 7
+
+
+class GenerationRange(NamedTuple):
+    """Slots from `first_slot` on (up to the next range's) are stored under `generation`."""
+
+    first_slot: int
+    generation: int
+
+
+class Inode(NamedTuple):
+    """A file, folder, link or special file. `size` covers only bytes whose slots are recorded with it."""
+
+    mode: int
+    """File type and permission bits, as in st_mode."""
+    uid: int
+    gid: int
+    nlink: int
+    size: int
+    """Bytes; for a folder the number of its entries."""
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    btime_ns: int
+    rdev: int = 0
+    flags: int = 0
+    parent: int = 0
+    """Folders: the inode of the folder above (the root is its own). Files: 0."""
+    next_generation: int = 2
+    """The data generation that the next truncation uses; never goes back."""
+    generations: tuple[GenerationRange, ...] = (GenerationRange(0, 1),)
+    """Data generations by slot, ascending, first at slot 0. Truncation starts a new one, so old bytes never return."""
+    symlink: bytes = b""
+
+
+INODE_HAS_XATTRS = 1
+"""Inode.flags: some extended attribute exists."""
+INODE_HAS_CAPABILITY = 2
+"""Inode.flags: security.capability is set (the kernel asks before every write)."""
+
+
+class DirEntry(NamedTuple):
+    name: bytes
+    ino: int
+    file_type: int
+    """mode >> 12: 8 regular, 4 folder, 10 symbolic link, ..."""
+    position: int
+    """0 to 7, unique in the bucket and kept for the entry's life: the low bits of its cookie."""
+
+
+DirBucket = tuple[DirEntry, ...]
+"""The entries of one folder whose names share a hash."""
+
+
+class Xattr(NamedTuple):
+    name: bytes
+    value: bytes
+
+
+XattrBucket = tuple[Xattr, ...]
+
+
+class Piece(NamedTuple):
+    """`length` bytes at `offset` of the slot are those from `block_offset` on in block `block`."""
+
+    offset: int
+    length: int
+    block: int
+    block_offset: int
+
+
+Slot = tuple[Piece, ...]
+"""Pieces in ascending order, not overlapping, at most MAX_PIECES; what no piece covers reads as zeros."""
+
+
+class VolumeRoot(NamedTuple):
+    """What a volume's tree carries about itself."""
+
+    hash_seed: int
+    """Secret 64-bit key of its name hashes; inherited by clones."""
+    family: int
+    """Lineages that descend from one another share inode numbers' counter."""
+
+
+class Orphan(NamedTuple):
+    """An unlinked inode or a dead data generation, waiting for its reclaim."""
+
+    since_ns: int
+
+
+Record = Inode | DirBucket | XattrBucket | Slot | VolumeRoot | Orphan
+
+_INODE_HEAD = struct.Struct(">BIIIIQqqqqQIQIBH")
+_GENERATION = struct.Struct(">QI")
+_ENTRY_HEAD = struct.Struct(">QBBB")
+_XATTR_HEAD = struct.Struct(">BI")
+_PIECE = struct.Struct(">IIQI")
+_ROOT = struct.Struct(">BQQ")
+_ORPHAN = struct.Struct(">Bq")
+_SINGLE_GENERATION = (GenerationRange(0, 1),)
+
+
+def _versioned(what: str, data: bytes) -> None:
+    if not data or data[0] != RECORD_VERSION:
+        raise WrongFormat(
+            f"{what} record of version {data[0] if data else 'none'}: this RedFS knows version 1, upgrade it"
+        )
+
+
+def encode_inode(i: Inode) -> bytes:
+    head = _INODE_HEAD.pack(
+        RECORD_VERSION, i.mode, i.uid, i.gid, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, i.btime_ns,
+        i.rdev, i.flags, i.parent, i.next_generation, len(i.generations), len(i.symlink),
+    )  # fmt: skip
+    return head + b"".join(_GENERATION.pack(*g) for g in i.generations) + i.symlink
+
+
+def decode_inode(data: bytes) -> Inode:
+    _versioned("inode", data)
+    f = _INODE_HEAD.unpack_from(data)
+    at = _INODE_HEAD.size
+    count, symlink_bytes = f[14], f[15]
+    generations = tuple(GenerationRange(*_GENERATION.unpack_from(data, at + 12 * n)) for n in range(count))
+    at += 12 * count
+    if len(data) != at + symlink_bytes:
+        raise WrongFormat("inode record of a wrong length: the metadata is damaged, run `redfs check`")
+    return Inode(*f[1:14], generations, data[at:])
+
+
+def encode_bucket(bucket: DirBucket) -> bytes:
+    out = [bytes((RECORD_VERSION, len(bucket)))]
+    for e in bucket:
+        out.append(_ENTRY_HEAD.pack(e.ino, e.file_type, e.position, len(e.name)))
+        out.append(e.name)
+    return b"".join(out)
+
+
+def decode_bucket(data: bytes) -> DirBucket:
+    _versioned("directory", data)
+    out, at = [], 2
+    for _ in range(data[1]):
+        ino, file_type, position, name_bytes = _ENTRY_HEAD.unpack_from(data, at)
+        at += _ENTRY_HEAD.size
+        out.append(DirEntry(data[at : at + name_bytes], ino, file_type, position))
+        at += name_bytes
+    return tuple(out)
+
+
+def encode_xattrs(bucket: XattrBucket) -> bytes:
+    out = [bytes((RECORD_VERSION, len(bucket)))]
+    for x in bucket:
+        out += (_XATTR_HEAD.pack(len(x.name), len(x.value)), x.name, x.value)
+    return b"".join(out)
+
+
+def decode_xattrs(data: bytes) -> XattrBucket:
+    _versioned("xattr", data)
+    out, at = [], 2
+    for _ in range(data[1]):
+        name_bytes, value_bytes = _XATTR_HEAD.unpack_from(data, at)
+        at += _XATTR_HEAD.size
+        out.append(Xattr(data[at : at + name_bytes], data[at + name_bytes : at + name_bytes + value_bytes]))
+        at += name_bytes + value_bytes
+    return tuple(out)
+
+
+def encode_slot(slot: Slot) -> bytes:
+    return bytes((RECORD_VERSION,)) + b"".join([_PIECE.pack(*p) for p in slot])
+
+
+def decode_slot(data: bytes) -> Slot:
+    _versioned("slot", data)
+    return tuple([Piece(*f) for f in _PIECE.iter_unpack(data[1:])])
+
+
+def encode_root(root: VolumeRoot) -> bytes:
+    return _ROOT.pack(RECORD_VERSION, root.hash_seed, root.family)
+
+
+def decode_root(data: bytes) -> VolumeRoot:
+    _versioned("volume root", data)
+    return VolumeRoot(*_ROOT.unpack(data)[1:])
+
+
+def encode_orphan(orphan: Orphan) -> bytes:
+    return _ORPHAN.pack(RECORD_VERSION, orphan.since_ns)
+
+
+def decode_orphan(data: bytes) -> Orphan:
+    _versioned("orphan", data)
+    return Orphan(_ORPHAN.unpack(data)[1])
+
+
+_ENCODERS: dict[int, Callable[[Any], bytes]] = {
+    Kind.ROOT: encode_root,
+    Kind.INODE: encode_inode,
+    Kind.DIRENT: encode_bucket,
+    Kind.SLOT: encode_slot,
+    Kind.XATTR: encode_xattrs,
+    Kind.ORPHAN: encode_orphan,
+}
+_DECODERS: dict[int, Callable[[bytes], Record]] = {
+    Kind.ROOT: decode_root,
+    Kind.INODE: decode_inode,
+    Kind.DIRENT: decode_bucket,
+    Kind.SLOT: decode_slot,
+    Kind.XATTR: decode_xattrs,
+    Kind.ORPHAN: decode_orphan,
+}
+
+
+def encode(kind: int, record: Record) -> bytes:
+    """The bytes of a record of that kind."""
+    return _ENCODERS[kind](record)
+
+
+def decode(kind: int, data: bytes) -> Record:
+    """The record of that kind. Raises WrongFormat for an unknown version."""
+    return _DECODERS[kind](data)
+
+
+def generation_of(generations: tuple[GenerationRange, ...], slot: int) -> int:
+    """The data generation that holds `slot`."""
+    if generations is _SINGLE_GENERATION or len(generations) == 1:
+        return generations[0].generation
+    found = generations[0].generation
+    for first_slot, generation in generations:
+        if first_slot > slot:
+            break
+        found = generation
+    return found
