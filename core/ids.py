@@ -1,8 +1,8 @@
 """Identifiers: their types, sizes and how they are put together.
 
-Ids are plain integers at run time (`NewType`), because millions of them pass through. An id is never used again: segment
-ids carry the pool's incarnation, which a restore of older metadata raises, and block ids are made from the segment in
-which the block was born.
+Ids are plain integers at run time (`NewType`), because millions of them pass through. An id is never used again:
+segment ids carry the pool's incarnation, which a restore of older metadata raises, and block ids are made from the
+segment in which the block was born.
 """
 
 from __future__ import annotations

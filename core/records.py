@@ -1,7 +1,8 @@
 """The records of the version store: their fields and their bytes.
 
-Every record starts with a version byte; decoding an unknown version raises `WrongFormat`. Integers are big-endian, times
-are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden files in tests/core/golden.
+Every record starts with a version byte; decoding an unknown version raises `WrongFormat`. Integers are
+big-endian, times are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden files in
+tests/core/golden.
 
 Records are immutable tuples, because the client's cache, its overlays and the coordinator share them.
 """
@@ -29,6 +30,8 @@ MAX_XATTR_VALUE_BYTES = 64 * 1024
 MAX_FILE_BYTES = 1 << 60
 MAX_BUCKET_ENTRIES = 8
 """Names with one 60-bit hash that a bucket holds. The hash is keyed, so nobody can make more than chance does."""
+MAX_NAME_HASH = (1 << 60) - 2
+"""So that no cookie passes 2**63 - 1."""
 MAX_GENERATION_RANGES = 16
 """Data generations that one inode lists (see `Inode.generations`)."""
 
@@ -106,12 +109,12 @@ def split_orphan_object(obj: bytes) -> tuple[int, int]:
 
 
 def name_hash(seed: int, name: bytes) -> int:
-    """60-bit hash of a directory entry's or xattr's name, keyed by the volume's secret seed (`VolumeRoot.hash_seed`)."""
-    return xxhash.xxh3_64_intdigest(name, seed) >> 4
+    """60-bit hash of an entry's or xattr's name, keyed by the volume's secret seed (`VolumeRoot.hash_seed`)."""
+    return min(xxhash.xxh3_64_intdigest(name, seed) >> 4, MAX_NAME_HASH)
 
 
 def dirent_cookie(hash60: int, position: int) -> int:
-    """The 63-bit readdir cookie of an entry: >= 3 (0 to 2 are the start, `.` and `..`), unique, stable while it lives."""
+    """The 63-bit readdir cookie of an entry: >= 3 (below are the start, `.` and `..`), unique, kept while it lives."""
     return (hash60 << 3 | position) + 3
 
 
@@ -244,7 +247,7 @@ def decode_inode(data: bytes) -> Inode:
     at += 12 * count
     if len(data) != at + symlink_bytes:
         raise WrongFormat("inode record of a wrong length: the metadata is damaged, run `redfs check`")
-    return Inode(*f[1:14], generations, data[at:])
+    return Inode(*f[1:14], generations=generations, symlink=data[at:])
 
 
 def encode_bucket(bucket: DirBucket) -> bytes:
