@@ -1,8 +1,8 @@
 """The records of the version store: their fields and their bytes.
 
 Every record starts with a version byte; decoding an unknown version raises `WrongFormat`. Integers are
-big-endian, times are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden files in
-tests/core/golden.
+big-endian, times are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden
+files in tests/core/golden.
 
 Records are immutable tuples, because the client's cache, its overlays and the coordinator share them.
 """
@@ -240,14 +240,14 @@ def encode_inode(i: Inode) -> bytes:
 
 def decode_inode(data: bytes) -> Inode:
     _versioned("inode", data)
-    f = _INODE_HEAD.unpack_from(data)
+    f: tuple[Any, ...] = _INODE_HEAD.unpack_from(data)
     at = _INODE_HEAD.size
     count, symlink_bytes = f[14], f[15]
     generations = tuple(GenerationRange(*_GENERATION.unpack_from(data, at + 12 * n)) for n in range(count))
     at += 12 * count
     if len(data) != at + symlink_bytes:
         raise WrongFormat("inode record of a wrong length: the metadata is damaged, run `redfs check`")
-    return Inode(*f[1:14], generations=generations, symlink=data[at:])
+    return Inode._make((*f[1:14], generations, data[at:]))
 
 
 def encode_bucket(bucket: DirBucket) -> bytes:

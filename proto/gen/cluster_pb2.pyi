@@ -1,0 +1,891 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ProtocolVersion(_message.Message):
+    __slots__ = ("version", "compatible_features", "read_only_features", "incompatible_features")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    COMPATIBLE_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    INCOMPATIBLE_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    compatible_features: int
+    read_only_features: int
+    incompatible_features: int
+    def __init__(self, version: _Optional[int] = ..., compatible_features: _Optional[int] = ..., read_only_features: _Optional[int] = ..., incompatible_features: _Optional[int] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "missing_blocks")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    missing_blocks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., missing_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    BACKING_FILES_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEEN_S_FIELD_NUMBER: _ClassVar[int]
+    DATA_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    address: str
+    state: str
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    shards: int
+    backing_files: int
+    domain: str
+    last_seen_s: float
+    data_folder: str
+    generation: int
+    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., domain: _Optional[str] = ..., last_seen_s: _Optional[float] = ..., data_folder: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class Segment(_message.Message):
+    __slots__ = ("segment_id", "k", "m", "shard_bytes", "nodes")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    M_FIELD_NUMBER: _ClassVar[int]
+    SHARD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    k: int
+    m: int
+    shard_bytes: int
+    nodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segment_id: _Optional[int] = ..., k: _Optional[int] = ..., m: _Optional[int] = ..., shard_bytes: _Optional[int] = ..., nodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("block_id", "segment_id", "offset", "stored_bytes", "plain_bytes", "codec", "checksum", "fingerprint")
+    BLOCK_ID_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PLAIN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    block_id: int
+    segment_id: int
+    offset: int
+    stored_bytes: int
+    plain_bytes: int
+    codec: int
+    checksum: int
+    fingerprint: bytes
+    def __init__(self, block_id: _Optional[int] = ..., segment_id: _Optional[int] = ..., offset: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., plain_bytes: _Optional[int] = ..., codec: _Optional[int] = ..., checksum: _Optional[int] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
+
+class Volume(_message.Message):
+    __slots__ = ("volume_id", "kind", "name", "parent_id", "state", "created_ns", "protection", "description", "color", "compression", "minimum_nodes", "mounts", "quota_bytes")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    PROTECTION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    COLOR_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    kind: str
+    name: str
+    parent_id: int
+    state: str
+    created_ns: int
+    protection: str
+    description: str
+    color: str
+    compression: str
+    minimum_nodes: int
+    mounts: _containers.RepeatedScalarFieldContainer[str]
+    quota_bytes: int
+    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., parent_id: _Optional[int] = ..., state: _Optional[str] = ..., created_ns: _Optional[int] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., mounts: _Optional[_Iterable[str]] = ..., quota_bytes: _Optional[int] = ...) -> None: ...
+
+class Open(_message.Message):
+    __slots__ = ("protocol", "client_name", "session_id", "token")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    protocol: ProtocolVersion
+    client_name: str
+    session_id: int
+    token: bytes
+    def __init__(self, protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., client_name: _Optional[str] = ..., session_id: _Optional[int] = ..., token: _Optional[bytes] = ...) -> None: ...
+
+class OpenReply(_message.Message):
+    __slots__ = ("protocol", "session_id", "token", "lease_s", "pool_id", "last_commit", "resumed")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LEASE_S_FIELD_NUMBER: _ClassVar[int]
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_COMMIT_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
+    protocol: ProtocolVersion
+    session_id: int
+    token: bytes
+    lease_s: float
+    pool_id: str
+    last_commit: int
+    resumed: bool
+    def __init__(self, protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., session_id: _Optional[int] = ..., token: _Optional[bytes] = ..., lease_s: _Optional[float] = ..., pool_id: _Optional[str] = ..., last_commit: _Optional[int] = ..., resumed: _Optional[bool] = ...) -> None: ...
+
+class Renew(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RenewReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("name", "read_only")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    read_only: bool
+    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ...) -> None: ...
+
+class AttachReply(_message.Message):
+    __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    WRITABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    volume: Volume
+    lineage: int
+    epoch: int
+    root: bytes
+    exclusive: bool
+    writable_bytes: int
+    def __init__(self, volume: _Optional[_Union[Volume, _Mapping]] = ..., lineage: _Optional[int] = ..., epoch: _Optional[int] = ..., root: _Optional[bytes] = ..., exclusive: _Optional[bool] = ..., writable_bytes: _Optional[int] = ...) -> None: ...
+
+class Detach(_message.Message):
+    __slots__ = ("volume_id",)
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
+
+class DetachReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Key(_message.Message):
+    __slots__ = ("kind", "obj")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OBJ_FIELD_NUMBER: _ClassVar[int]
+    kind: int
+    obj: bytes
+    def __init__(self, kind: _Optional[int] = ..., obj: _Optional[bytes] = ...) -> None: ...
+
+class Row(_message.Message):
+    __slots__ = ("kind", "obj", "value")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    OBJ_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    kind: int
+    obj: bytes
+    value: bytes
+    def __init__(self, kind: _Optional[int] = ..., obj: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
+
+class GetRows(_message.Message):
+    __slots__ = ("volume_id", "keys")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    keys: _containers.RepeatedCompositeFieldContainer[Key]
+    def __init__(self, volume_id: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ...) -> None: ...
+
+class GetRowsReply(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+
+class ReadFolder(_message.Message):
+    __slots__ = ("volume_id", "ino", "after", "limit")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    ino: int
+    after: bytes
+    limit: int
+    def __init__(self, volume_id: _Optional[int] = ..., ino: _Optional[int] = ..., after: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ReadFolderReply(_message.Message):
+    __slots__ = ("rows", "last", "complete")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    last: bytes
+    complete: bool
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., last: _Optional[bytes] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class ScanRows(_message.Message):
+    __slots__ = ("volume_id", "kind", "start", "end", "limit")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    kind: int
+    start: bytes
+    end: bytes
+    limit: int
+    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[int] = ..., start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ScanRowsReply(_message.Message):
+    __slots__ = ("rows", "complete")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    complete: bool
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class ReadSlots(_message.Message):
+    __slots__ = ("volume_id", "ino", "generation", "first", "count")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    ino: int
+    generation: int
+    first: int
+    count: int
+    def __init__(self, volume_id: _Optional[int] = ..., ino: _Optional[int] = ..., generation: _Optional[int] = ..., first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ReadSlotsReply(_message.Message):
+    __slots__ = ("rows", "blocks", "segments")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class LocateBlocks(_message.Message):
+    __slots__ = ("block_ids",)
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class LocateBlocksReply(_message.Message):
+    __slots__ = ("blocks", "segments")
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class SegmentBlocks(_message.Message):
+    __slots__ = ("segment_id",)
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    def __init__(self, segment_id: _Optional[int] = ...) -> None: ...
+
+class SegmentBlocksReply(_message.Message):
+    __slots__ = ("blocks",)
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class FindBlocks(_message.Message):
+    __slots__ = ("volume_id", "fingerprints")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINTS_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    fingerprints: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, volume_id: _Optional[int] = ..., fingerprints: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class FindBlocksReply(_message.Message):
+    __slots__ = ("block_ids",)
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class OpenSegments(_message.Message):
+    __slots__ = ("volume_id", "count", "small")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SMALL_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    count: int
+    small: bool
+    def __init__(self, volume_id: _Optional[int] = ..., count: _Optional[int] = ..., small: _Optional[bool] = ...) -> None: ...
+
+class OpenSegmentsReply(_message.Message):
+    __slots__ = ("segments",)
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class ReplaceShard(_message.Message):
+    __slots__ = ("segment_id", "shard", "avoid")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    AVOID_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    shard: int
+    avoid: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segment_id: _Optional[int] = ..., shard: _Optional[int] = ..., avoid: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ReplaceShardReply(_message.Message):
+    __slots__ = ("node",)
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    def __init__(self, node: _Optional[int] = ...) -> None: ...
+
+class AbortSegments(_message.Message):
+    __slots__ = ("segment_ids",)
+    SEGMENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    segment_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, segment_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class AbortSegmentsReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Reserve(_message.Message):
+    __slots__ = ("volume_id", "wanted_bytes")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    WANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    wanted_bytes: int
+    def __init__(self, volume_id: _Optional[int] = ..., wanted_bytes: _Optional[int] = ...) -> None: ...
+
+class ReserveReply(_message.Message):
+    __slots__ = ("granted_bytes",)
+    GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    granted_bytes: int
+    def __init__(self, granted_bytes: _Optional[int] = ...) -> None: ...
+
+class GrantInodes(_message.Message):
+    __slots__ = ("volume_id", "count")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    count: int
+    def __init__(self, volume_id: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class GrantInodesReply(_message.Message):
+    __slots__ = ("first", "count")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    count: int
+    def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class Commit(_message.Message):
+    __slots__ = ("volume_id", "number", "segments", "blocks", "rows")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    number: int
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    def __init__(self, volume_id: _Optional[int] = ..., number: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+
+class CommitReply(_message.Message):
+    __slots__ = ("number", "substitutions")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SUBSTITUTIONS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    substitutions: _containers.RepeatedCompositeFieldContainer[Substitution]
+    def __init__(self, number: _Optional[int] = ..., substitutions: _Optional[_Iterable[_Union[Substitution, _Mapping]]] = ...) -> None: ...
+
+class Substitution(_message.Message):
+    __slots__ = ("block", "stored")
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    block: int
+    stored: int
+    def __init__(self, block: _Optional[int] = ..., stored: _Optional[int] = ...) -> None: ...
+
+class ListNodes(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListNodesReply(_message.Message):
+    __slots__ = ("nodes",)
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+
+class StatVolume(_message.Message):
+    __slots__ = ("volume_id",)
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
+
+class StatVolumeReply(_message.Message):
+    __slots__ = ("total_bytes", "free_bytes")
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    total_bytes: int
+    free_bytes: int
+    def __init__(self, total_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
+
+class ReportDamage(_message.Message):
+    __slots__ = ("segment_id", "shard", "reason")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    shard: int
+    reason: str
+    def __init__(self, segment_id: _Optional[int] = ..., shard: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReportDamageReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
+    GET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    READ_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    SCAN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    READ_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LOCATE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FIND_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_SHARD_FIELD_NUMBER: _ClassVar[int]
+    ABORT_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    GRANT_INODES_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    LIST_NODES_FIELD_NUMBER: _ClassVar[int]
+    STAT_VOLUME_FIELD_NUMBER: _ClassVar[int]
+    REPORT_DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_DONE_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    open: Open
+    renew: Renew
+    attach: Attach
+    detach: Detach
+    get_rows: GetRows
+    read_folder: ReadFolder
+    scan_rows: ScanRows
+    read_slots: ReadSlots
+    locate_blocks: LocateBlocks
+    segment_blocks: SegmentBlocks
+    find_blocks: FindBlocks
+    open_segments: OpenSegments
+    replace_shard: ReplaceShard
+    abort_segments: AbortSegments
+    reserve: Reserve
+    grant_inodes: GrantInodes
+    commit: Commit
+    list_nodes: ListNodes
+    stat_volume: StatVolume
+    report_damage: ReportDamage
+    flush_done: FlushDone
+    close: Close
+    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+
+class Flush(_message.Message):
+    __slots__ = ("flush_id", "volume_id")
+    FLUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    flush_id: int
+    volume_id: int
+    def __init__(self, flush_id: _Optional[int] = ..., volume_id: _Optional[int] = ...) -> None: ...
+
+class FlushDone(_message.Message):
+    __slots__ = ("flush_id",)
+    FLUSH_ID_FIELD_NUMBER: _ClassVar[int]
+    flush_id: int
+    def __init__(self, flush_id: _Optional[int] = ...) -> None: ...
+
+class FlushDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Close(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CloseReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SessionReply(_message.Message):
+    __slots__ = ("request_id", "failure", "flush", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    RENEW_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
+    GET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    READ_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    SCAN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    READ_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    LOCATE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FIND_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_SHARD_FIELD_NUMBER: _ClassVar[int]
+    ABORT_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_FIELD_NUMBER: _ClassVar[int]
+    GRANT_INODES_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    LIST_NODES_FIELD_NUMBER: _ClassVar[int]
+    STAT_VOLUME_FIELD_NUMBER: _ClassVar[int]
+    REPORT_DAMAGE_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_DONE_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    request_id: int
+    failure: Failure
+    flush: Flush
+    open: OpenReply
+    renew: RenewReply
+    attach: AttachReply
+    detach: DetachReply
+    get_rows: GetRowsReply
+    read_folder: ReadFolderReply
+    scan_rows: ScanRowsReply
+    read_slots: ReadSlotsReply
+    locate_blocks: LocateBlocksReply
+    segment_blocks: SegmentBlocksReply
+    find_blocks: FindBlocksReply
+    open_segments: OpenSegmentsReply
+    replace_shard: ReplaceShardReply
+    abort_segments: AbortSegmentsReply
+    reserve: ReserveReply
+    grant_inodes: GrantInodesReply
+    commit: CommitReply
+    list_nodes: ListNodesReply
+    stat_volume: StatVolumeReply
+    report_damage: ReportDamageReply
+    flush_done: FlushDoneReply
+    close: CloseReply
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ...) -> None: ...
+
+class VolumeCreate(_message.Message):
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROTECTION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    COLOR_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    protection: str
+    description: str
+    color: str
+    compression: str
+    minimum_nodes: int
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ...) -> None: ...
+
+class VolumeClone(_message.Message):
+    __slots__ = ("source", "name")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    name: str
+    def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+
+class SnapshotCreate(_message.Message):
+    __slots__ = ("name", "flush_deadline_s")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FLUSH_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    flush_deadline_s: float
+    def __init__(self, name: _Optional[str] = ..., flush_deadline_s: _Optional[float] = ...) -> None: ...
+
+class SnapshotCreateReply(_message.Message):
+    __slots__ = ("snapshot", "holder_flushed", "coordinator_ms")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FLUSHED_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_MS_FIELD_NUMBER: _ClassVar[int]
+    snapshot: Volume
+    holder_flushed: bool
+    coordinator_ms: float
+    def __init__(self, snapshot: _Optional[_Union[Volume, _Mapping]] = ..., holder_flushed: _Optional[bool] = ..., coordinator_ms: _Optional[float] = ...) -> None: ...
+
+class VolumeName(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class VolumeRename(_message.Message):
+    __slots__ = ("name", "new_name")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    new_name: str
+    def __init__(self, name: _Optional[str] = ..., new_name: _Optional[str] = ...) -> None: ...
+
+class VolumeDelete(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class VolumeSet(_message.Message):
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PROTECTION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    COLOR_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    protection: str
+    description: str
+    color: str
+    compression: str
+    minimum_nodes: int
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ...) -> None: ...
+
+class VolumeList(_message.Message):
+    __slots__ = ("volumes",)
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    volumes: _containers.RepeatedCompositeFieldContainer[Volume]
+    def __init__(self, volumes: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ...) -> None: ...
+
+class Empty(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PoolStatus(_message.Message):
+    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports")
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    HEALTH_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    NODES_UP_FIELD_NUMBER: _ClassVar[int]
+    NODES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOGICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_TO_DELETE_FIELD_NUMBER: _ClassVar[int]
+    COMMITS_FIELD_NUMBER: _ClassVar[int]
+    TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_REPORTS_FIELD_NUMBER: _ClassVar[int]
+    pool_id: str
+    health: str
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    nodes_up: int
+    nodes_total: int
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    logical_bytes: int
+    unique_bytes: int
+    stored_bytes: int
+    segment_bytes: int
+    blocks: int
+    segments: int
+    volumes: int
+    sessions: int
+    jobs: _containers.RepeatedCompositeFieldContainer[Job]
+    uptime_s: float
+    shards_to_delete: int
+    commits: int
+    transactions: int
+    damage_reports: int
+    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ...) -> None: ...
+
+class Job(_message.Message):
+    __slots__ = ("job_id", "kind", "state", "subject", "done")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    job_id: int
+    kind: str
+    state: str
+    subject: str
+    done: int
+    def __init__(self, job_id: _Optional[int] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., subject: _Optional[str] = ..., done: _Optional[int] = ...) -> None: ...
+
+class CheckRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckItem(_message.Message):
+    __slots__ = ("problem", "expected", "summary")
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    problem: str
+    expected: ExpectedShards
+    summary: CheckSummary
+    def __init__(self, problem: _Optional[str] = ..., expected: _Optional[_Union[ExpectedShards, _Mapping]] = ..., summary: _Optional[_Union[CheckSummary, _Mapping]] = ...) -> None: ...
+
+class ExpectedShards(_message.Message):
+    __slots__ = ("node_id", "packed", "committed")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    packed: bytes
+    committed: bool
+    def __init__(self, node_id: _Optional[int] = ..., packed: _Optional[bytes] = ..., committed: _Optional[bool] = ...) -> None: ...
+
+class CheckSummary(_message.Message):
+    __slots__ = ("volumes", "records", "blocks", "segments")
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    volumes: int
+    records: int
+    blocks: int
+    segments: int
+    def __init__(self, volumes: _Optional[int] = ..., records: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ...) -> None: ...
+
+class NodeReport(_message.Message):
+    __slots__ = ("hello", "heartbeat", "deleted", "inventory")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    DELETED_FIELD_NUMBER: _ClassVar[int]
+    INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    hello: NodeHello
+    heartbeat: NodeHeartbeat
+    deleted: ShardsDeleted
+    inventory: Inventory
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., heartbeat: _Optional[_Union[NodeHeartbeat, _Mapping]] = ..., deleted: _Optional[_Union[ShardsDeleted, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ...) -> None: ...
+
+class NodeHello(_message.Message):
+    __slots__ = ("protocol", "pool_id", "node_id", "disk_uuid", "address", "generation", "domain", "data_folder")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    DISK_UUID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
+    DATA_FOLDER_FIELD_NUMBER: _ClassVar[int]
+    protocol: ProtocolVersion
+    pool_id: str
+    node_id: int
+    disk_uuid: str
+    address: str
+    generation: int
+    domain: str
+    data_folder: str
+    def __init__(self, protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., pool_id: _Optional[str] = ..., node_id: _Optional[int] = ..., disk_uuid: _Optional[str] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., domain: _Optional[str] = ..., data_folder: _Optional[str] = ...) -> None: ...
+
+class NodeHeartbeat(_message.Message):
+    __slots__ = ("capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "failed")
+    CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    BACKING_FILES_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    shards: int
+    backing_files: int
+    failed: bool
+    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., failed: _Optional[bool] = ...) -> None: ...
+
+class ShardsDeleted(_message.Message):
+    __slots__ = ("packed",)
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    def __init__(self, packed: _Optional[bytes] = ...) -> None: ...
+
+class Inventory(_message.Message):
+    __slots__ = ("inventory_id", "packed", "last")
+    INVENTORY_ID_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    inventory_id: int
+    packed: bytes
+    last: bool
+    def __init__(self, inventory_id: _Optional[int] = ..., packed: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
+
+class NodeOrder(_message.Message):
+    __slots__ = ("welcome", "delete", "send_inventory", "refused")
+    WELCOME_FIELD_NUMBER: _ClassVar[int]
+    DELETE_FIELD_NUMBER: _ClassVar[int]
+    SEND_INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    welcome: NodeWelcome
+    delete: DeleteShards
+    send_inventory: SendInventory
+    refused: Failure
+    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., delete: _Optional[_Union[DeleteShards, _Mapping]] = ..., send_inventory: _Optional[_Union[SendInventory, _Mapping]] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class NodeWelcome(_message.Message):
+    __slots__ = ("protocol", "pool_id", "node_id", "heartbeat_s")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
+    protocol: ProtocolVersion
+    pool_id: str
+    node_id: int
+    heartbeat_s: float
+    def __init__(self, protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., pool_id: _Optional[str] = ..., node_id: _Optional[int] = ..., heartbeat_s: _Optional[float] = ...) -> None: ...
+
+class DeleteShards(_message.Message):
+    __slots__ = ("packed",)
+    PACKED_FIELD_NUMBER: _ClassVar[int]
+    packed: bytes
+    def __init__(self, packed: _Optional[bytes] = ...) -> None: ...
+
+class SendInventory(_message.Message):
+    __slots__ = ("inventory_id",)
+    INVENTORY_ID_FIELD_NUMBER: _ClassVar[int]
+    inventory_id: int
+    def __init__(self, inventory_id: _Optional[int] = ...) -> None: ...
