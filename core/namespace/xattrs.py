@@ -1,0 +1,143 @@
+"""Extended attributes, and the two inode flags that spare most questions about them.
+
+The kernel asks for security.capability before every write to a file; INODE_HAS_CAPABILITY answers without a record.
+Which attribute namespaces a user may use is the kernel's to check; a caller's buffer that is too small the adapter's.
+"""
+
+from __future__ import annotations
+
+from errno import E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE
+from typing import Any
+
+from redfs.core.errors import FsError
+from redfs.core.namespace.inodes import need_inode
+from redfs.core.namespace.names import hash_seed
+from redfs.core.namespace.view import Context, Outcome, View, WriteSet
+from redfs.core.records import (
+    INODE_HAS_CAPABILITY,
+    INODE_HAS_XATTRS,
+    MAX_BUCKET_ENTRIES,
+    MAX_NAME_BYTES,
+    MAX_XATTR_VALUE_BYTES,
+    Inode,
+    Xattr,
+    XattrBucket,
+    inode_key,
+    name_hash,
+    xattr_key,
+)
+
+XATTR_CREATE = 1
+XATTR_REPLACE = 2
+CAPABILITY = b"security.capability"
+MAX_XATTR_LIST_BYTES = 64 * 1024
+"""All names of one inode, each with its NUL: what listxattr can hand over."""
+MAX_XATTRS_BYTES = 1024 * 1024
+"""All names and values of one inode: they are fetched together, in one message."""
+
+Buckets = list[tuple[int, XattrBucket]]
+
+
+def getxattr(view: View, ino: int, name: bytes) -> Outcome[bytes]:
+    """The value. ENODATA where there is none, ERANGE for a name that none can have."""
+    _check_name(name)
+    key = inode_key(ino)
+    record: Any = view.peek(key)
+    if record is not None and not record.flags & _flag_of(name):
+        raise FsError(ENODATA)
+    attr_hash = name_hash(hash_seed(view, key), name)
+    records: list[Any] = view.get_many((key, xattr_key(ino, attr_hash)))
+    need_inode(view, ino)
+    for attr_name, value in records[1] or ():
+        if attr_name == name:
+            return Outcome(value, {})
+    raise FsError(ENODATA)
+
+
+def listxattr(view: View, ino: int) -> Outcome[list[bytes]]:
+    """The names."""
+    return Outcome([attr.name for _, bucket in _all(view, ino, need_inode(view, ino)) for attr in bucket], {})
+
+
+def setxattr(view: View, ctx: Context, ino: int, name: bytes, value: bytes, flags: int = 0) -> Outcome[Inode]:
+    """Sets an attribute.
+
+    EEXIST and ENODATA as XATTR_CREATE and XATTR_REPLACE demand; ERANGE for an empty name or one above 255 bytes,
+    E2BIG for a value above 64 KiB, ENOSPC where the inode has too many.
+    """
+    _check_name(name)
+    if len(value) > MAX_XATTR_VALUE_BYTES:
+        raise FsError(E2BIG)
+    if flags not in (0, XATTR_CREATE, XATTR_REPLACE):
+        raise FsError(EINVAL)
+    attr_hash = name_hash(hash_seed(view, inode_key(ino)), name)
+    inode = need_inode(view, ino)
+    buckets = _all(view, ino, inode)
+    bucket = next((b for h, b in buckets if h == attr_hash), ())
+    others = tuple([attr for attr in bucket if attr.name != name])
+    existed = len(others) < len(bucket)
+    if existed and flags == XATTR_CREATE:
+        raise FsError(EEXIST)
+    if not existed and flags == XATTR_REPLACE:
+        raise FsError(ENODATA)
+    if len(others) >= MAX_BUCKET_ENTRIES:
+        raise FsError(ENOSPC, "too many attributes of this file share a hash")
+    names_bytes, values_bytes = len(name) + 1, len(value)
+    for _, some in buckets:
+        for attr in some:
+            if attr.name != name:
+                names_bytes += len(attr.name) + 1
+                values_bytes += len(attr.value)
+    if names_bytes > MAX_XATTR_LIST_BYTES or names_bytes + values_bytes > MAX_XATTRS_BYTES:
+        raise FsError(ENOSPC, "the extended attributes of one file are limited to 64 KiB of names and 1 MiB in all")
+    changed = inode._replace(flags=inode.flags | INODE_HAS_XATTRS | _flag_of(name), ctime_ns=ctx.now_ns)
+    return Outcome(changed, {xattr_key(ino, attr_hash): (*others, Xattr(name, value)), inode_key(ino): changed})
+
+
+def removexattr(view: View, ctx: Context, ino: int, name: bytes) -> Outcome[Inode]:
+    """Removes an attribute. ENODATA where there is none."""
+    _check_name(name)
+    inode = need_inode(view, ino)
+    writes: WriteSet = {}
+    flags = _without(view, ino, inode, name, writes)
+    if not writes:
+        raise FsError(ENODATA)
+    changed = inode._replace(flags=flags, ctime_ns=ctx.now_ns)
+    writes[inode_key(ino)] = changed
+    return Outcome(changed, writes)
+
+
+def drop_capability(view: View, ino: int, inode: Inode, writes: WriteSet) -> int:
+    """Adds the removal of security.capability; returns the inode's flags without it."""
+    return _without(view, ino, inode, CAPABILITY, writes)
+
+
+def _without(view: View, ino: int, inode: Inode, name: bytes, writes: WriteSet) -> int:
+    """Adds the removal of an attribute, if there is one of that name; returns the inode's flags after it."""
+    buckets = _all(view, ino, inode)
+    flags = inode.flags
+    for attr_hash, bucket in buckets:
+        left = tuple([attr for attr in bucket if attr.name != name])
+        if len(left) < len(bucket):
+            writes[xattr_key(ino, attr_hash)] = left or None
+            if name == CAPABILITY:
+                flags &= ~INODE_HAS_CAPABILITY
+            if not left and len(buckets) == 1:
+                flags &= ~INODE_HAS_XATTRS
+    return flags
+
+
+def _all(view: View, ino: int, inode: Inode) -> Buckets:
+    return view.xattrs(ino) if inode.flags & INODE_HAS_XATTRS else []
+
+
+def _flag_of(name: bytes) -> int:
+    """The inode flag that is set whenever the attribute exists."""
+    return INODE_HAS_CAPABILITY if name == CAPABILITY else INODE_HAS_XATTRS
+
+
+def _check_name(name: bytes) -> None:
+    if not 0 < len(name) <= MAX_NAME_BYTES:
+        raise FsError(ERANGE)
+    if b"\0" in name:
+        raise FsError(EINVAL)
