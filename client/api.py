@@ -1,0 +1,175 @@
+"""The Python API for people's calls to a pool: volumes, snapshots, clones, nodes, status.
+
+    with Pool.connect("127.0.0.1:7411") as pool:
+        pool.create_volume("photos", protection="ec:4+2")
+
+Each method is one call to the coordinator with a deadline, blocking, and may be called from any thread. Messages are
+those of `proto/cluster.proto`. Errors are the classes of `core/errors.py`: what the coordinator raised, or Unavailable
+when it cannot be reached. Reads may be retried freely; a change whose answer got lost may have happened: look first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines on stderr say nothing to a user
+
+import grpc
+from google.protobuf.message import Message
+
+from redfs.client.config import find_pool
+from redfs.core.errors import RedfsError, Unavailable
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.gen import cluster_pb2_grpc
+
+CALL_TIMEOUT_S = 30.0
+"""A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
+FLUSH_DEADLINE_S = 30.0
+"""What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+CHECK_TIMEOUT_S = 6 * 3600.0
+"""A check walks all metadata; the bound is for a coordinator that hangs."""
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+class Pool:
+    """A connection to a pool's coordinator."""
+
+    def __init__(self, address: str, channel: grpc.Channel, hint: str = "`redfs up`") -> None:
+        self.address = address
+        self._hint = hint
+        self._channel = channel
+        self._stub: Any = cluster_pb2_grpc.CoordinatorServiceStub(channel)
+
+    @classmethod
+    def connect(cls, named: str) -> Self:
+        """A pool by HOST:PORT or by a folder of `redfs up`. Connects at the first call."""
+        place = find_pool(named)
+        hint = f"`redfs up --data {place.folder}`" if place.folder else "`redfs up`"
+        return cls(place.address, open_channel(place.address), hint)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------ volumes
+
+    def create_volume(
+        self,
+        name: str,
+        protection: str = "",
+        *,
+        description: str = "",
+        color: str = "",
+        compression: str = "",
+        minimum_nodes: int = 0,
+    ) -> pb.Volume:
+        """A new empty live volume. Empty arguments mean the pool's defaults.
+
+        InvalidArgument (name or policy), AlreadyExists, TooFewNodes (a policy wider than the pool).
+        """
+        request = pb.VolumeCreate(
+            name=name,
+            protection=protection,
+            description=description,
+            color=color,
+            compression=compression,
+            minimum_nodes=minimum_nodes,
+        )
+        return self._call("CreateVolume", pb.Volume, request)
+
+    def clone(self, source: str, name: str) -> pb.SnapshotCreateReply:
+        """A writable copy of any node of the tree, at once and without copying. NotFound, AlreadyExists."""
+        return self._call("CloneVolume", pb.SnapshotCreateReply, pb.VolumeClone(source=source, name=name), extra_s=FLUSH_DEADLINE_S)
+
+    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
+        """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it
+        (0: the coordinator's default); the reply says whether it did."""
+        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s)
+        return self._call("CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S)
+
+    def volume(self, name: str) -> pb.Volume:
+        """One node of the volume tree. NotFound."""
+        return self._call("GetVolume", pb.Volume, pb.VolumeName(name=name))
+
+    def volumes(self) -> list[pb.Volume]:
+        """The whole volume tree: zero volume, live volumes, snapshots."""
+        reply = self._call("ListVolumes", pb.VolumeList, pb.Empty())
+        return list(reply.volumes)
+
+    def rename_volume(self, name: str, new_name: str) -> pb.Volume:
+        """Another name for a volume or snapshot. NotFound, AlreadyExists, NotAllowed."""
+        return self._call("RenameVolume", pb.Volume, pb.VolumeRename(name=name, new_name=new_name))
+
+    def set_volume(
+        self,
+        name: str,
+        *,
+        protection: str | None = None,
+        description: str | None = None,
+        color: str | None = None,
+        compression: str | None = None,
+        minimum_nodes: int | None = None,
+    ) -> pb.Volume:
+        """Changes the settings that are not None; data written before keeps its protection."""
+        request = pb.VolumeSet(
+            name=name,
+            protection=protection,
+            description=description,
+            color=color,
+            compression=compression,
+            minimum_nodes=minimum_nodes,
+        )
+        return self._call("SetVolume", pb.Volume, request)
+
+    def delete_volume(self, name: str, *, force: bool = False) -> pb.Volume:
+        """Deletes a volume or snapshot; its space comes back in the background. Busy while it is mounted."""
+        return self._call("DeleteVolume", pb.Volume, pb.VolumeDelete(name=name, force=force))
+
+    # ------------------------------------------------------------ the pool
+
+    def nodes(self) -> list[pb.Node]:
+        """Every storage node that ever joined, by id."""
+        reply = self._call("GetNodes", pb.ListNodesReply, pb.Empty())
+        return list(reply.nodes)
+
+    def status(self) -> pb.PoolStatus:
+        """Health, capacity, what is stored, jobs."""
+        return self._call("GetStatus", pb.PoolStatus, pb.Empty())
+
+    def check(self) -> Iterator[pb.CheckItem]:
+        """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""
+        try:
+            yield from self._stub.Check(pb.CheckRequest(), timeout=CHECK_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+
+    # ------------------------------------------------------------ one call
+
+    def _call(self, name: str, kind: type[Reply], request: Message, *, extra_s: float = 0.0) -> Reply:
+        try:
+            reply = getattr(self._stub, name)(request, timeout=CALL_TIMEOUT_S + extra_s)
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+        assert isinstance(reply, kind)
+        return reply
+
+    def _rebuilt(self, error: grpc.RpcError) -> RedfsError:
+        """What the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
+        rebuilt = error_from_rpc(error)
+        if rebuilt is not None:
+            return rebuilt
+        return Unavailable(
+            f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}",
+        )

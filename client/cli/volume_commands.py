@@ -1,0 +1,257 @@
+"""`redfs volume`, `redfs snapshot` and `redfs clone`: the nodes of the volume tree."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from redfs.client.cli import output
+from redfs.client.cli.settings import Command, Group, confirm, settings
+from redfs.core.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from redfs.proto.gen import cluster_pb2 as pb
+
+protect_option = click.option(
+    "--protect", "protection", metavar="P", help="ec:K+M, mirror:N, single, raid5 (ec:4+1) or raid6 (ec:4+2)."
+)
+color_option = click.option("--color", metavar="COLOR", help="Its colour in the tree: a name, or #rrggbb.")
+compression_option = click.option("--compression", type=click.Choice(("zstd", "none")), help="For new data.")
+description_option = click.option("--description", metavar="TEXT", help="A line for people.")
+minimum_option = click.option(
+    "--minimum-nodes",
+    type=click.IntRange(0, 255),
+    metavar="N",
+    help="Go on writing, with less protection, while this many nodes are up (0: as the policy says).",
+)
+
+
+def _created(volume: pb.Volume) -> str:
+    return datetime.fromtimestamp(volume.created_ns / 1e9).strftime("%Y-%m-%d %H:%M") if volume.created_ns else ""
+
+
+def _check_color(color: str | None) -> None:
+    if color and not output.valid_style(color):
+        raise InvalidArgument(f"'{color}' is no colour: use a name like 'green' or six digits like '#3a7bd5'")
+
+
+def _print_nodes(volumes: list[pb.Volume], *, snapshots: bool) -> None:
+    rows: list[tuple[str | tuple[str, str], ...]] = []
+    for volume in volumes:
+        color = output.valid_style(volume.color) if volume.color else ""
+        state = volume.state if volume.state != "ok" else ("mounted" if volume.mounts else "")
+        rows.append(((volume.name, color), volume.protection, _created(volume), state, volume.description))
+    heading = "SNAPSHOT" if snapshots else "VOLUME"
+    output.print_table((heading, "PROTECTION", "CREATED", "STATE", "DESCRIPTION"), rows)
+
+
+# ---------------------------------------------------------------- volumes
+
+
+@click.group(cls=Group)
+def volume() -> None:
+    """Create, list, change and delete volumes."""
+
+
+@volume.command()
+@click.argument("name")
+@protect_option
+@description_option
+@color_option
+@compression_option
+@minimum_option
+def create(
+    name: str,
+    protection: str | None,
+    description: str | None,
+    color: str | None,
+    compression: str | None,
+    minimum_nodes: int | None,
+) -> None:
+    """Create an empty volume."""
+    chosen = settings()
+    _check_color(color)
+    with chosen.connect() as pool:
+        made = pool.create_volume(
+            name,
+            protection or "",
+            description=description or "",
+            color=color or "",
+            compression=compression or "",
+            minimum_nodes=minimum_nodes or 0,
+        )
+    chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name}, protected as {made.protection}"))
+
+
+@volume.command("ls")
+def list_volumes() -> None:
+    """List the volumes."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        found = [v for v in pool.volumes() if v.kind == "live" and v.state != "deleted"]
+    found.sort(key=lambda v: v.name)
+    chosen.emit([output.message_data(v) for v in found], lambda: _print_nodes(found, snapshots=False))
+
+
+@volume.command()
+@click.argument("name")
+def info(name: str) -> None:
+    """Show everything about one volume or snapshot."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        found = pool.volume(name)
+        parents = {v.volume_id: v.name or "zero" for v in pool.volumes()}
+
+    def human() -> None:
+        rows = [
+            ("name", found.name),
+            ("kind", found.kind),
+            ("state", found.state),
+            ("parent", parents.get(found.parent_id, "")),
+            ("created", _created(found)),
+            ("protection", found.protection),
+            ("compression", found.compression),
+            ("minimum nodes", str(found.minimum_nodes or "as the policy says")),
+            ("color", found.color),
+            ("description", found.description),
+            *(("mounted", where) for where in found.mounts),
+        ]
+        width = max(len(label) for label, _ in rows)
+        for label, value in rows:
+            if value:
+                click.echo(f"{label:<{width}}  {value}")
+
+    chosen.emit(output.message_data(found), human)
+
+
+@volume.command("set")
+@click.argument("name")
+@protect_option
+@description_option
+@color_option
+@compression_option
+@minimum_option
+def change(
+    name: str,
+    protection: str | None,
+    description: str | None,
+    color: str | None,
+    compression: str | None,
+    minimum_nodes: int | None,
+) -> None:
+    """Change a volume's settings; data written before keeps its protection."""
+    chosen = settings()
+    if all(value is None for value in (protection, description, color, compression, minimum_nodes)):
+        raise InvalidArgument(
+            "nothing to change: give --protect, --description, --color, --compression or --minimum-nodes"
+        )
+    _check_color(color)
+    with chosen.connect() as pool:
+        changed = pool.set_volume(
+            name,
+            protection=protection,
+            description=description,
+            color=color,
+            compression=compression,
+            minimum_nodes=minimum_nodes,
+        )
+    chosen.emit(output.message_data(changed), lambda: click.echo(f"Changed {changed.name}"))
+
+
+@volume.command()
+@click.argument("name")
+@click.argument("new_name")
+def rename(name: str, new_name: str) -> None:
+    """Give a volume or snapshot another name."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        renamed = pool.rename_volume(name, new_name)
+    chosen.emit(output.message_data(renamed), lambda: click.echo(f"Renamed {name} to {renamed.name}"))
+
+
+@volume.command("rm")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete_volume(name: str, yes: bool) -> None:
+    """Delete a volume with everything in it; its snapshots and clones stay."""
+    if "@" in name:
+        raise InvalidArgument(f"'{name}' is a snapshot: use `redfs snapshot rm {name}`")
+    _delete(name, yes=yes, question=f"Delete volume {name} and everything in it?")
+
+
+def _delete(name: str, *, yes: bool, question: str) -> None:
+    chosen = settings()
+    with chosen.connect() as pool:
+        pool.volume(name)  # says that there is none before it asks
+        confirm(question, yes=yes)
+        deleted = pool.delete_volume(name)
+    chosen.emit(
+        output.message_data(deleted), lambda: click.echo(f"Deleted {name}; its space comes back in the background")
+    )
+
+
+# ---------------------------------------------------------------- snapshots and clones
+
+
+@click.group(cls=Group)
+def snapshot() -> None:
+    """Create, list and delete snapshots."""
+
+
+def _snapshot_name(name: str) -> str:
+    volume_name, at, label = name.partition("@")
+    if not (volume_name and at and label):
+        raise InvalidArgument(f"'{name}' does not name a snapshot: write VOLUME@SNAPSHOT")
+    return name
+
+
+@snapshot.command("create")
+@click.argument("name", metavar="VOLUME@SNAPSHOT")
+def create_snapshot(name: str) -> None:
+    """Freeze a volume as it is now, at once; also while it is mounted."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        reply = pool.create_snapshot(_snapshot_name(name))
+    flushed = "" if reply.holder_flushed else " (a mount did not flush in time: it holds what was committed before)"
+    data = output.message_data(reply.snapshot) | {
+        "holder_flushed": reply.holder_flushed,
+        "coordinator_ms": reply.coordinator_ms,
+    }
+    chosen.emit(data, lambda: click.echo(f"Created {reply.snapshot.name}{flushed}"))
+
+
+@snapshot.command("ls")
+@click.argument("volume_name", metavar="[VOLUME]", required=False)
+def list_snapshots(volume_name: str | None) -> None:
+    """List the snapshots, of one volume or of all."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        if volume_name:
+            pool.volume(volume_name)
+        found = [v for v in pool.volumes() if v.kind == "snapshot" and v.state != "deleted"]
+    if volume_name:
+        found = [v for v in found if v.name.partition("@")[0] == volume_name]
+    found.sort(key=lambda v: (v.created_ns, v.volume_id))
+    chosen.emit([output.message_data(v) for v in found], lambda: _print_nodes(found, snapshots=True))
+
+
+@snapshot.command("rm")
+@click.argument("name", metavar="VOLUME@SNAPSHOT")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete_snapshot(name: str, yes: bool) -> None:
+    """Delete a snapshot, in any order; what only it held comes back."""
+    _delete(_snapshot_name(name), yes=yes, question=f"Delete snapshot {name}?")
+
+
+@click.command(cls=Command)
+@click.argument("source")
+@click.argument("name")
+def clone(source: str, name: str) -> None:
+    """Make a writable copy of a volume or snapshot, at once and without copying data."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        reply = pool.clone(source, name)
+    made = reply.snapshot
+    chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name} as a clone of {source}"))
