@@ -1,0 +1,471 @@
+"""One client process's conversation with the coordinator: requests, replies, orders, and the lease.
+
+A single bidirectional gRPC stream carries everything. Many requests are under way at once; replies are matched by
+number. When the stream breaks, the session connects again, resumes with its id and token, and sends what was not
+answered once more, in order: every request is either idempotent or numbered, so a repetition is harmless.
+
+The lease is renewed every third of its length. It counts from when the renewal was *sent*, so this side always thinks
+it shorter than the coordinator does; past two thirds `serving` waits, because another client may soon be let in.
+
+Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good. `Unavailable` for a call that
+waited `give_up_s` for a coordinator that is away. Errors that the coordinator answers are raised as its classes of
+`core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is flushing (`on_flush`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from redfs.client.config import find_pool
+from redfs.core.errors import BY_CODE, CommitRefused, InternalError, LeaseLapsed, RedfsError, Unavailable, WrongFormat
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.gen import cluster_pb2_grpc as rpc
+
+log = logging.getLogger("redfs.session")
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""A reply with a large folder or a commit of thousands of rows stays far below."""
+MAX_ORDERS = 16
+"""Flush orders worked on at once: one for each volume mounted here, and a repetition of it."""
+
+
+@dataclass(frozen=True)
+class SessionConfig:
+    """Waits and bounds of a session."""
+
+    open_timeout_s: float = 5.0
+    """For the first contact, and for each attempt to resume."""
+    give_up_s: float = 600.0
+    """How long a call waits for a coordinator that is away."""
+    reconnect_first_s: float = 0.05
+    """Pause before the second attempt; it doubles from there on."""
+    reconnect_max_s: float = 1.0
+    """Longest pause: a coordinator that starts again is found within it."""
+    in_flight: int = 256
+    """Requests not answered yet; later calls wait. Keeps the coordinator's queue, and what a resume repeats, short."""
+    close_timeout_s: float = 5.0
+    """For the coordinator's answer to the end of the session; without one it expires there by itself."""
+
+
+class Lease:
+    """When this session may serve. Plain arithmetic on the times that its owner passes in, all in seconds."""
+
+    def __init__(self) -> None:
+        self.lease_s = 0.0
+        self._from_s = float("-inf")
+
+    def renewed(self, sent_s: float, lease_s: float) -> None:
+        """The renewal sent at `sent_s` was answered. An older answer never shortens the lease."""
+        self.lease_s = lease_s
+        self._from_s = max(self._from_s, sent_s)
+
+    def serving(self, now_s: float) -> bool:
+        """Whether less than two thirds of the lease have gone by."""
+        return now_s < self._from_s + self.lease_s * 2 / 3
+
+    def renewal_interval_s(self) -> float:
+        return self.lease_s / 3
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: pb.SessionRequest
+    answer: asyncio.Future[Any]
+    since_s: float
+    renewal: bool = False
+
+
+class _StreamLost(Exception):
+    """The conversation broke off; the session goes on with another stream."""
+
+
+def failure_error(failure: pb.Failure) -> RedfsError:
+    """The error that a Failure message carries."""
+    cls = BY_CODE.get(failure.code, InternalError)
+    if cls is CommitRefused:
+        return CommitRefused(failure.message, failure.missing_blocks)
+    if cls.code == "fs":
+        return InternalError(failure.message)
+    return cls(failure.message)
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel of its own connection, so that a new attempt does not wait out the pause of an older one."""
+    return grpc.aio.insecure_channel(
+        address,
+        options=[
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.enable_http_proxy", 0),
+        ],
+    )
+
+
+async def _no_flush(volume_id: int) -> None:
+    """The owner keeps nothing dirty."""
+
+
+class CoordinatorSession:
+    """See the module. Belongs to one event loop; made by `open`, ended by `close`."""
+
+    def __init__(
+        self,
+        address: str,
+        client_name: str,
+        *,
+        config: SessionConfig,
+        connect: Callable[[str], grpc.aio.Channel],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.address = address
+        self.session_id = 0
+        self.pool_id = ""
+        self.last_commit = 0
+        """Number of the last commit that the coordinator had applied when the stream was opened."""
+        self.on_flush: Callable[[int], Awaitable[None]] = _no_flush
+        self.on_lapsed: Callable[[], None] = lambda: None
+        self._client_name = client_name
+        self._config = config
+        self._connect = connect
+        self._clock = clock
+        self._sleep = sleep
+        self._token = b""
+        self._lease = Lease()
+        self._lease_news = asyncio.Event()
+        self._slots = asyncio.Semaphore(config.in_flight)
+        self._unanswered: dict[int, _Pending] = {}
+        self._next_id = 1
+        self._outgoing: deque[pb.SessionRequest] = deque()
+        self._wake_writer = asyncio.Event()
+        self._connected = False
+        self._dead: RedfsError | None = None
+        self._closing = False
+        self._first_reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._orders: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        pool: str,
+        client_name: str,
+        *,
+        config: SessionConfig | None = None,
+        connect: Callable[[str], grpc.aio.Channel] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> Self:
+        """A new session with the pool's coordinator (HOST:PORT or a folder of `redfs up`).
+
+        Raises Unavailable where none answers within `open_timeout_s`, WrongFormat for one of another version.
+        """
+        config = config or SessionConfig()
+        session = cls(
+            find_pool(pool).address,
+            client_name,
+            config=config,
+            connect=connect or open_channel,
+            clock=clock,
+            sleep=sleep,
+        )
+        session._runner = asyncio.create_task(session._run(), name="coordinator session")
+        try:
+            async with asyncio.timeout(config.open_timeout_s):
+                await asyncio.shield(session._first_reply)
+        except TimeoutError:
+            await session._stop(Unavailable("the session was never opened"))
+            raise Unavailable(
+                f"no coordinator answers at {session.address}: is the pool running? (`redfs up`, or check the address)"
+            ) from None
+        except BaseException:
+            await session._stop(Unavailable("the session was never opened"))
+            raise
+        return session
+
+    # ------------------------------------------------------------ what owners call
+
+    async def call(self, **body: Any) -> Any:
+        """Sends one request, e.g. `call(get_rows=pb.GetRows(...))`, and returns its reply message.
+
+        Waits through an absence of the coordinator. Raises what the coordinator answers, LeaseLapsed, Unavailable.
+        A cancelled call may still be carried out.
+        """
+        if self._dead is not None:
+            raise self._dead
+        request = pb.SessionRequest(**body)
+        await self._slots.acquire()
+        if self._dead is not None:
+            self._slots.release()
+            raise self._dead
+        return await self._enqueue(request).answer
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the lease is younger than two thirds: what is cached may be answered."""
+        return self._dead is None and self._lease.serving(self._clock())
+
+    async def serving(self) -> None:
+        """Returns at once while `is_serving`, else waits for the renewal. Raises LeaseLapsed after the end."""
+        while not self.is_serving:
+            if self._dead is not None:
+                raise self._dead
+            self._lease_news.clear()
+            await self._lease_news.wait()
+
+    async def close(self) -> None:
+        """Ends the session at the coordinator and here. Never raises; calls after it raise Unavailable."""
+        if self._dead is None and self._connected and not self._closing:
+            self._closing = True
+            with contextlib.suppress(RedfsError, TimeoutError):
+                async with asyncio.timeout(self._config.close_timeout_s):
+                    await self.call(close=pb.Close())
+        self._closing = True
+        await self._stop(Unavailable("the session with the coordinator is closed"))
+
+    # ------------------------------------------------------------ sending
+
+    def _enqueue(self, request: pb.SessionRequest, *, renewal: bool = False) -> _Pending:
+        request.request_id = self._next_id
+        pending = _Pending(request, asyncio.get_running_loop().create_future(), self._clock(), renewal)
+        self._unanswered[self._next_id] = pending
+        self._next_id += 1
+        if self._connected:
+            self._outgoing.append(request)
+            self._wake_writer.set()
+        return pending
+
+    def _settle(self, pending: _Pending, result: Any = None, error: RedfsError | None = None) -> None:
+        if not pending.renewal:
+            self._slots.release()
+        if pending.answer.done():
+            return
+        if error is not None:
+            pending.answer.set_exception(error)
+            if pending.renewal:
+                pending.answer.exception()  # nobody else may be looking at it any more
+        else:
+            pending.answer.set_result(result)
+
+    def _fail_unanswered(self, error: RedfsError, older_than_s: float = float("inf")) -> None:
+        for number in [n for n, p in self._unanswered.items() if p.since_s <= older_than_s]:
+            self._settle(self._unanswered.pop(number), error=error)
+
+    async def _write_all(self, stream: Any) -> None:
+        while True:
+            while self._outgoing:
+                await stream.write(self._outgoing.popleft())
+            self._wake_writer.clear()
+            await self._wake_writer.wait()
+
+    # ------------------------------------------------------------ the stream's life
+
+    async def _run(self) -> None:
+        """Keeps one stream open until the session ends."""
+        pause_s = 0.0
+        lost_at_s: float | None = None
+        while self._dead is None:
+            if pause_s:
+                await self._sleep(pause_s)
+            try:
+                await self._converse(lost_at_s is not None)
+            except (_StreamLost, grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError) as error:
+                if self._refuses(error):
+                    return
+                reached = self._connected
+                self._connected = False
+                if reached or lost_at_s is None:
+                    lost_at_s, pause_s = self._clock(), 0.0
+                    if self._first_reply.done():
+                        log.warning("the coordinator at %s is away (%s): waiting for it", self.address, _short(error))
+                away = Unavailable(f"the coordinator at {self.address} does not answer: is it running?")
+                self._fail_unanswered(away, self._clock() - self._config.give_up_s)
+                pause_s = min(max(self._config.reconnect_first_s, 2 * pause_s), self._config.reconnect_max_s)
+            except LeaseLapsed as error:
+                self._lapse(error)
+            except RedfsError as error:
+                if not self._first_reply.done():
+                    self._first_reply.set_exception(error)
+                self._lapse(error)
+
+    def _refuses(self, error: BaseException) -> bool:
+        """True where trying again is useless: something else than a coordinator answers."""
+        if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            return False
+        wrong = WrongFormat(f"what answers at {self.address} is no coordinator of RedFS: check the address")
+        if not self._first_reply.done():
+            self._first_reply.set_exception(wrong)
+        self._lapse(wrong)
+        return True
+
+    async def _converse(self, again: bool) -> None:
+        """One stream from Open to its end; always ends by an exception."""
+        channel = self._connect(self.address)
+        helpers: list[asyncio.Task[None]] = []
+        stream: Any = None
+        try:
+            stream = rpc.CoordinatorServiceStub(channel).Session()  # type: ignore[no-untyped-call]
+            async with asyncio.timeout(self._config.open_timeout_s):
+                await self._greet(stream)
+            if again:
+                log.info("the coordinator at %s is back", self.address)
+            self._repeat_unanswered()
+            lost = asyncio.get_running_loop().create_future()
+            for work in (self._write_all(stream), self._keep_lease(), self._read_all(stream)):
+                helper = asyncio.create_task(work)
+                helper.add_done_callback(lambda task: lost.done() or lost.set_result(task))
+                helpers.append(helper)
+            if not self._first_reply.done():
+                self._first_reply.set_result(None)
+            (await lost).result()
+            raise _StreamLost("the stream ended")
+        finally:
+            self._outgoing.clear()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            if stream is not None:
+                stream.cancel()
+            await channel.close()
+
+    async def _greet(self, stream: Any) -> None:
+        sent_s = self._clock()
+        hello = pb.Open(
+            protocol=pb.ProtocolVersion(version=PROTOCOL_VERSION),
+            client_name=self._client_name,
+            session_id=self.session_id,
+            token=self._token,
+        )
+        await stream.write(pb.SessionRequest(request_id=1, open=hello))
+        reply = await stream.read()
+        if reply is grpc.aio.EOF:
+            raise _StreamLost("the coordinator hung up")
+        if reply.HasField("failure"):
+            error = failure_error(reply.failure)
+            if isinstance(error, Unavailable):
+                raise _StreamLost(str(error))
+            raise error
+        if not reply.HasField("open"):
+            raise _StreamLost("not an answer to Open")
+        opened = reply.open
+        if self.session_id and not (opened.resumed and opened.session_id == self.session_id):
+            raise LeaseLapsed("the coordinator ended this session while it was away: mount the volume again")
+        self.session_id, self._token, self.pool_id = opened.session_id, opened.token, opened.pool_id
+        self.last_commit = opened.last_commit
+        self._renewed(sent_s, opened.lease_s)
+
+    def _repeat_unanswered(self) -> None:
+        """Numbers what is left from the stream before anew (1 was Open) and sends it again, in order."""
+        left = [p for p in self._unanswered.values() if not p.renewal]
+        self._unanswered = {}
+        self._next_id = 2
+        self._outgoing.clear()
+        self._connected = True
+        for pending in left:
+            pending.request.request_id = self._next_id
+            self._unanswered[self._next_id] = pending
+            self._outgoing.append(pending.request)
+            self._next_id += 1
+        self._wake_writer.set()
+
+    async def _read_all(self, stream: Any) -> None:
+        while True:
+            reply = await stream.read()
+            if reply is grpc.aio.EOF:
+                raise _StreamLost("the coordinator hung up")
+            if reply.request_id == 0:
+                self._order(reply)
+                continue
+            pending = self._unanswered.pop(reply.request_id, None)
+            if pending is None:
+                continue
+            body = reply.WhichOneof("body")
+            if body == "failure":
+                error = failure_error(reply.failure)
+                self._settle(pending, error=error)
+                if isinstance(error, LeaseLapsed):
+                    raise error
+            elif body is None:
+                self._settle(pending, error=InternalError("the coordinator answered with nothing: is it newer?"))
+            else:
+                self._settle(pending, result=getattr(reply, body))
+
+    def _order(self, reply: pb.SessionReply) -> None:
+        if not reply.HasField("flush"):
+            log.info("an order of the coordinator that this client does not know was left out")
+            return
+        if len(self._orders) >= MAX_ORDERS:
+            log.warning("more than %d flush orders at once: one was left to its deadline", MAX_ORDERS)
+            return
+        task = asyncio.create_task(self._flush(reply.flush.flush_id, reply.flush.volume_id))
+        self._orders.add(task)
+        task.add_done_callback(self._orders.discard)
+
+    async def _flush(self, flush_id: int, volume_id: int) -> None:
+        """Carries out a Flush order. Where it fails no FlushDone is sent and the coordinator's deadline decides."""
+        try:
+            await self.on_flush(volume_id)
+            await self.call(flush_done=pb.FlushDone(flush_id=flush_id))
+        except (RedfsError, OSError) as error:
+            log.warning("the flush that the coordinator asked for failed: %s", error)
+
+    # ------------------------------------------------------------ the lease
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await self._sleep(self._lease.renewal_interval_s())
+            pending = self._enqueue(pb.SessionRequest(renew=pb.Renew()), renewal=True)
+            patience = asyncio.ensure_future(self._sleep(self._lease.renewal_interval_s()))
+            try:
+                await asyncio.wait([pending.answer, patience], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                patience.cancel()
+            if not pending.answer.done():
+                raise _StreamLost("no answer to a renewal of the lease")
+            pending.answer.result()
+            self._renewed(pending.since_s, self._lease.lease_s)
+
+    def _renewed(self, sent_s: float, lease_s: float) -> None:
+        self._lease.renewed(sent_s, lease_s)
+        self._lease_news.set()
+
+    def _lapse(self, error: RedfsError) -> None:
+        """The session has ended for good: everything raises `error` from now on."""
+        if self._dead is not None:
+            return
+        self._connected = False
+        self._dead = error
+        self._fail_unanswered(error)
+        self._lease_news.set()
+        if self._first_reply.done() and self._first_reply.exception() is None:
+            self.on_lapsed()
+
+    async def _stop(self, error: RedfsError) -> None:
+        self._dead = self._dead or error
+        tasks = [*self._orders, *([self._runner] if self._runner is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._first_reply.done() and not self._first_reply.cancelled():
+            self._first_reply.exception()
+        self._connected = False
+        self._fail_unanswered(self._dead)
+        self._lease_news.set()
+
+
+def _short(error: BaseException) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return f"{error.code().name.lower()}: {error.details()}"
+    return str(error) or type(error).__name__
