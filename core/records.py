@@ -1,8 +1,8 @@
 """The records of the version store: their fields and their bytes.
 
-Every record starts with a version byte; decoding an unknown version raises `WrongFormat`. Integers are
-big-endian, times are nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden
-files in tests/core/golden.
+Every record starts with a version byte; decoding an unknown version raises `WrongFormat`, bytes of a wrong length
+raise `Corrupt`. Checksums are left to what stores and sends the records. Integers are big-endian, times are
+nanoseconds since 1970 (signed). The byte tables are in docs/formats/records.md, the golden files in tests/core/golden.
 
 Records are immutable tuples, because the client's cache, its overlays and the coordinator share them.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from redfs.core.errors import WrongFormat
+from redfs.core.errors import Corrupt, WrongFormat
 
 RECORD_VERSION = 1
 
@@ -64,20 +64,26 @@ OBJECT_BYTES = {Kind.ROOT: 8, Kind.INODE: 8, Kind.DIRENT: 16, Kind.SLOT: 20, Kin
 ROOT_KEY = Key(Kind.ROOT, bytes(8))
 
 
+# Keys are made with plain integers and past NamedTuple's own constructor: several per operation of every client.
+_new = tuple.__new__
+_KIND_INODE, _KIND_DIRENT, _KIND_SLOT, _KIND_XATTR = (int(k) for k in (Kind.INODE, Kind.DIRENT, Kind.SLOT, Kind.XATTR))
+_pack_ino, _pack_ino_hash, _pack_slot = _INO.pack, _INO_HASH.pack, _SLOT_KEY.pack
+
+
 def inode_key(ino: int) -> Key:
-    return Key(Kind.INODE, _INO.pack(ino))
+    return _new(Key, (_KIND_INODE, _pack_ino(ino)))
 
 
 def dirent_key(parent: int, name_hash: int) -> Key:
-    return Key(Kind.DIRENT, _INO_HASH.pack(parent, name_hash))
+    return _new(Key, (_KIND_DIRENT, _pack_ino_hash(parent, name_hash)))
 
 
 def slot_key(ino: int, generation: int, slot: int) -> Key:
-    return Key(Kind.SLOT, _SLOT_KEY.pack(ino, generation, slot))
+    return _new(Key, (_KIND_SLOT, _pack_slot(ino, generation, slot)))
 
 
 def xattr_key(ino: int, name_hash: int) -> Key:
-    return Key(Kind.XATTR, _INO_HASH.pack(ino, name_hash))
+    return _new(Key, (_KIND_XATTR, _pack_ino_hash(ino, name_hash)))
 
 
 def orphan_key(ino: int, generation: int) -> Key:
@@ -224,10 +230,14 @@ _SINGLE_GENERATION = (GenerationRange(0, 1),)
 
 
 def _versioned(what: str, data: bytes) -> None:
-    if not data or data[0] != RECORD_VERSION:
-        raise WrongFormat(
-            f"{what} record of version {data[0] if data else 'none'}: this RedFS knows version 1, upgrade it"
-        )
+    if not data:
+        raise _damaged(what)
+    if data[0] != RECORD_VERSION:
+        raise WrongFormat(f"{what} record of version {data[0]}: this RedFS knows version {RECORD_VERSION}, upgrade it")
+
+
+def _damaged(what: str) -> Corrupt:
+    return Corrupt(f"{what} record of a wrong length: the metadata is damaged, run `redfs check`")
 
 
 def encode_inode(i: Inode) -> bytes:
@@ -240,14 +250,15 @@ def encode_inode(i: Inode) -> bytes:
 
 def decode_inode(data: bytes) -> Inode:
     _versioned("inode", data)
+    if len(data) < _INODE_HEAD.size:
+        raise _damaged("inode")
     f: tuple[Any, ...] = _INODE_HEAD.unpack_from(data)
     at = _INODE_HEAD.size
     count, symlink_bytes = f[14], f[15]
-    generations = tuple(GenerationRange(*_GENERATION.unpack_from(data, at + 12 * n)) for n in range(count))
-    at += 12 * count
-    if len(data) != at + symlink_bytes:
-        raise WrongFormat("inode record of a wrong length: the metadata is damaged, run `redfs check`")
-    return Inode._make((*f[1:14], generations, data[at:]))
+    if len(data) != at + 12 * count + symlink_bytes:
+        raise _damaged("inode")
+    generations = tuple([GenerationRange(*_GENERATION.unpack_from(data, at + 12 * n)) for n in range(count)])
+    return _new(Inode, (*f[1:14], generations, data[at + 12 * count :]))
 
 
 def encode_bucket(bucket: DirBucket) -> bytes:
@@ -261,11 +272,16 @@ def encode_bucket(bucket: DirBucket) -> bytes:
 def decode_bucket(data: bytes) -> DirBucket:
     _versioned("directory", data)
     out, at = [], 2
-    for _ in range(data[1]):
-        ino, file_type, position, name_bytes = _ENTRY_HEAD.unpack_from(data, at)
-        at += _ENTRY_HEAD.size
-        out.append(DirEntry(data[at : at + name_bytes], ino, file_type, position))
-        at += name_bytes
+    try:
+        for _ in range(data[1]):
+            ino, file_type, position, name_bytes = _ENTRY_HEAD.unpack_from(data, at)
+            at += _ENTRY_HEAD.size
+            out.append(_new(DirEntry, (data[at : at + name_bytes], ino, file_type, position)))
+            at += name_bytes
+    except (struct.error, IndexError):
+        raise _damaged("directory") from None
+    if at != len(data):
+        raise _damaged("directory")
     return tuple(out)
 
 
@@ -279,11 +295,16 @@ def encode_xattrs(bucket: XattrBucket) -> bytes:
 def decode_xattrs(data: bytes) -> XattrBucket:
     _versioned("xattr", data)
     out, at = [], 2
-    for _ in range(data[1]):
-        name_bytes, value_bytes = _XATTR_HEAD.unpack_from(data, at)
-        at += _XATTR_HEAD.size
-        out.append(Xattr(data[at : at + name_bytes], data[at + name_bytes : at + name_bytes + value_bytes]))
-        at += name_bytes + value_bytes
+    try:
+        for _ in range(data[1]):
+            name_bytes, value_bytes = _XATTR_HEAD.unpack_from(data, at)
+            at += _XATTR_HEAD.size
+            out.append(Xattr(data[at : at + name_bytes], data[at + name_bytes : at + name_bytes + value_bytes]))
+            at += name_bytes + value_bytes
+    except (struct.error, IndexError):
+        raise _damaged("xattr") from None
+    if at != len(data):
+        raise _damaged("xattr")
     return tuple(out)
 
 
@@ -293,6 +314,8 @@ def encode_slot(slot: Slot) -> bytes:
 
 def decode_slot(data: bytes) -> Slot:
     _versioned("slot", data)
+    if len(data) % _PIECE.size != 1:
+        raise _damaged("slot")
     return tuple([Piece(*f) for f in _PIECE.iter_unpack(data[1:])])
 
 
@@ -302,6 +325,8 @@ def encode_root(root: VolumeRoot) -> bytes:
 
 def decode_root(data: bytes) -> VolumeRoot:
     _versioned("volume root", data)
+    if len(data) != _ROOT.size:
+        raise _damaged("volume root")
     return VolumeRoot(*_ROOT.unpack(data)[1:])
 
 
@@ -311,6 +336,8 @@ def encode_orphan(orphan: Orphan) -> bytes:
 
 def decode_orphan(data: bytes) -> Orphan:
     _versioned("orphan", data)
+    if len(data) != _ORPHAN.size:
+        raise _damaged("orphan")
     return Orphan(_ORPHAN.unpack(data)[1])
 
 
@@ -338,7 +365,7 @@ def encode(kind: int, record: Record) -> bytes:
 
 
 def decode(kind: int, data: bytes) -> Record:
-    """The record of that kind. Raises WrongFormat for an unknown version."""
+    """The record of that kind. Raises WrongFormat for an unknown version, Corrupt for a wrong length."""
     return _DECODERS[kind](data)
 
 
