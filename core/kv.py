@@ -64,7 +64,10 @@ class MemoryKv:
         return value
 
     def first(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
-        return next(self.scan(table, start, end), None)
+        rows = self._table(table)
+        for key in rows.irange(start, end, inclusive=(True, False)):
+            return key, rows[key]
+        return None
 
     def last(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         rows = self._table(table)
@@ -111,9 +114,18 @@ class Overlay:
 
     def first(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         own = self._own.get(table)
+        below = self._base.first(table, start, end)
         if not own:
-            return self._base.first(table, start, end)
-        return next(self.scan(table, start, end), None)
+            return below
+        for key in own.irange(start, end, inclusive=(True, False)):
+            if below is not None:
+                if below[0] < key:
+                    break
+                if below[0] == key:
+                    below = None if own[key] is not None else self._base.first(table, key + b"\0", end)
+            if own[key] is not None:
+                return key, own[key]
+        return below
 
     def last(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
         own = self._own.get(table)

@@ -1,0 +1,356 @@
+"""The version store against a slow, obvious model: a whole copy of the records for every head and every pin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from redfs.core.kv import MemoryKv, Overlay
+from redfs.core.records import Kind
+from redfs.core.versions import TABLES, Holder, HolderType, VersionStore, verify
+from redfs.core.versions.store import ReclaimStep
+
+EXAMPLES = 60
+STEPS = 60
+
+Object = tuple[int, bytes]
+
+
+def _ino(number: int) -> bytes:
+    return number.to_bytes(8)
+
+
+OBJECTS: list[Object] = [
+    (Kind.INODE, _ino(1)),
+    (Kind.DIRENT, _ino(1) + _ino(7)),
+    (Kind.DIRENT, _ino(1) + _ino(8)),
+    (Kind.SLOT, _ino(1) + bytes(4) + _ino(0)),
+    (Kind.SLOT, _ino(1) + bytes(4) + _ino(1)),
+    (Kind.INODE, _ino(2)),
+    (Kind.DIRENT, _ino(2) + _ino(7)),
+    (Kind.SLOT, _ino(2) + bytes(4) + _ino(0)),
+]
+SLOTS = [known for known in OBJECTS if known[0] == Kind.SLOT]
+
+UNKNOWN = b"?"
+"""The model's value of a killed object: nobody may ask for it."""
+
+Records = dict[Object, bytes]
+
+
+@dataclass
+class Volume:
+    """A lineage as the model sees it."""
+
+    head: Records | None
+    epoch: int = 1
+    fork: tuple[int, int] | None = None
+    pins: dict[int, Records] = field(default_factory=dict)
+    holders: dict[int, set[Holder]] = field(default_factory=dict)
+    born: dict[int, set[int]] = field(default_factory=dict)
+    """Epoch -> inodes written at it."""
+
+
+class VersionMachine(RuleBasedStateMachine):
+    """Writes, snapshots, clones, deletions and reclaim steps in any order."""
+
+    stacked = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = MemoryKv()
+        self.volumes: dict[int, Volume] = {}
+        self.jobs: list[tuple[int, int]] = []  # (lineage, pin's epoch or 0 for the head)
+        self.live: set[bytes] = set()
+        self.next_id = 1
+        self.renew()
+        self.store.create_lineage(1, family=9)
+        self.volumes[1] = Volume(head={})
+
+    # -- plumbing
+
+    def renew(self) -> None:
+        self.outer = Overlay(self.base)
+        self.kv = Overlay(self.outer) if self.stacked else self.outer
+        self.store = VersionStore(self.kv, self.on_freed)
+
+    def on_freed(self, kind: int, obj: bytes, value: bytes) -> None:
+        assert value in self.live, "freed what is not there"
+        self.live.remove(value)
+
+    def fresh_id(self) -> int:
+        self.next_id += 1
+        return self.next_id
+
+    def heads(self) -> list[int]:
+        return [lineage for lineage, volume in self.volumes.items() if volume.head is not None]
+
+    def pins(self) -> list[tuple[int, int]]:
+        return [(lineage, epoch) for lineage, volume in self.volumes.items() for epoch in volume.pins]
+
+    def snapshots(self) -> list[tuple[int, int, Holder]]:
+        return [
+            (lineage, epoch, holder)
+            for lineage, volume in self.volumes.items()
+            for epoch, holders in volume.holders.items()
+            for holder in sorted(holders)
+            if holder.type is HolderType.SNAPSHOT
+        ]
+
+    # -- writes
+
+    def write(self, data: st.DataObject, objects: list[Object]) -> tuple[int, int, bytes, Records]:
+        lineage = data.draw(st.sampled_from(self.heads()))
+        kind, obj = data.draw(st.sampled_from(objects))
+        volume = self.volumes[lineage]
+        volume.born.setdefault(volume.epoch, set()).add(int.from_bytes(obj[:8]))
+        assert volume.head is not None
+        return lineage, kind, obj, volume.head
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def put(self, data: st.DataObject) -> None:
+        lineage, kind, obj, head = self.write(data, OBJECTS)
+        value = b"value %d" % self.fresh_id()
+        self.live.add(value)
+        self.store.put(lineage, kind, obj, value)
+        head[kind, obj] = value
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def put_again(self, data: st.DataObject) -> None:
+        self.put(data)
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        lineage, kind, obj, head = self.write(data, OBJECTS)
+        self.store.delete(lineage, kind, obj)
+        head.pop((kind, obj), None)
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def kill(self, data: st.DataObject) -> None:
+        lineage, kind, obj, head = self.write(data, SLOTS)
+        self.store.kill(lineage, kind, obj)
+        head[kind, obj] = UNKNOWN
+
+    # -- the tree
+
+    def pin(self, lineage: int, holder: Holder) -> int:
+        volume = self.volumes[lineage]
+        assert volume.head is not None
+        epoch = self.store.pin_head(lineage, holder)
+        assert epoch == volume.epoch
+        assert self.store.head_epoch(lineage) == epoch + 1
+        volume.epoch += 1
+        volume.pins[epoch] = dict(volume.head)
+        volume.holders[epoch] = {holder}
+        return epoch
+
+    def fork_at(self, parent: int, epoch: int, child: int) -> None:
+        self.store.fork(parent, epoch, child, family=9)
+        self.volumes[parent].holders[epoch].add(Holder(HolderType.FORK, child))
+        self.volumes[child] = Volume(head=dict(self.volumes[parent].pins[epoch]), fork=(parent, epoch))
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def snapshot(self, data: st.DataObject) -> None:
+        self.pin(data.draw(st.sampled_from(self.heads())), Holder(HolderType.SNAPSHOT, self.fresh_id()))
+
+    @precondition(lambda self: self.heads() and len(self.volumes) < 8)
+    @rule(data=st.data())
+    def clone_head(self, data: st.DataObject) -> None:
+        parent = data.draw(st.sampled_from(self.heads()))
+        child = self.fresh_id()
+        self.fork_at(parent, self.pin(parent, Holder(HolderType.FORK, child)), child)
+
+    @precondition(lambda self: self.pins() and len(self.volumes) < 8)
+    @rule(data=st.data())
+    def clone_pin(self, data: st.DataObject) -> None:
+        self.fork_at(*data.draw(st.sampled_from(self.pins())), self.fresh_id())
+
+    @precondition(lambda self: self.pins())
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        lineage, epoch = data.draw(st.sampled_from(self.pins()))
+        holder = Holder(HolderType.SNAPSHOT, self.fresh_id())
+        self.store.add_holder(lineage, epoch, holder)
+        self.volumes[lineage].holders[epoch].add(holder)
+
+    @precondition(lambda self: self.snapshots())
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        lineage, epoch, holder = data.draw(st.sampled_from(self.snapshots()))
+        last = self.store.release(lineage, epoch, holder)
+        assert last == self.model_release(lineage, epoch, holder)
+
+    def model_release(self, lineage: int, epoch: int, holder: Holder) -> bool:
+        volume = self.volumes[lineage]
+        volume.holders[epoch].remove(holder)
+        if volume.holders[epoch]:
+            return False
+        del volume.pins[epoch], volume.holders[epoch]
+        self.jobs.append((lineage, epoch))
+        return True
+
+    @precondition(lambda self: self.heads())
+    @rule(data=st.data())
+    def drop_head(self, data: st.DataObject) -> None:
+        lineage = data.draw(st.sampled_from(self.heads()))
+        self.store.drop_head(lineage)
+        self.volumes[lineage].head = None
+        self.jobs.append((lineage, 0))
+
+    # -- reclaim
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), budget=st.integers(1, 5), steps=st.integers(1, 3))
+    def reclaim(self, data: st.DataObject, budget: int, steps: int) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        for _ in range(steps):
+            if self.step(job, budget).done:
+                break
+
+    def step(self, job: tuple[int, int], budget: int) -> ReclaimStep:
+        lineage, epoch = job
+        if epoch:
+            done = self.store.reclaim_pin_step(lineage, epoch, budget)
+        else:
+            done = self.store.reclaim_head_step(lineage, budget)
+        assert done.rows <= budget
+        if done.done:
+            self.jobs.remove(job)
+        if lineage in self.volumes and not self.store.exists(lineage):
+            volume = self.volumes.pop(lineage)
+            assert volume.head is None
+            assert not volume.pins
+            assert done.done
+            holder = Holder(HolderType.FORK, lineage)
+            if volume.fork is not None and self.model_release(*volume.fork, holder):
+                assert done.dropped_pin == volume.fork
+            else:
+                assert done.dropped_pin is None
+        else:
+            assert done.dropped_pin is None
+        return done
+
+    @rule()
+    def commit(self) -> None:
+        """What a restart is to the store: nothing but the tables lives on."""
+        if self.kv is not self.outer:
+            for table, key, value in self.kv.changes():
+                if value is None:
+                    self.outer.delete(table, key)
+                else:
+                    self.outer.put(table, key, value)
+        self.base.apply(self.outer.changes())
+        self.renew()
+
+    # -- checks
+
+    @invariant()
+    def tables_are_sound(self) -> None:
+        assert verify(self.kv) == []
+        rows = [value for _, value in self.kv.scan("versions", b"", b"\xff") if value]
+        assert sorted(rows) == sorted(self.live)
+
+    @rule(budget=st.integers(1, 4))
+    def look(self, budget: int) -> None:
+        for lineage, volume in self.volumes.items():
+            points = dict(volume.pins)
+            if volume.head is not None:
+                points[volume.epoch] = volume.head
+            assert self.store.pins(lineage) == sorted(volume.pins)
+            for epoch, records in points.items():
+                assert set(self.store.holders(lineage, epoch)) == volume.holders.get(epoch, set())
+                self.compare(lineage, epoch, records, budget)
+            self.compare_births(lineage, volume)
+
+    def compare(self, lineage: int, epoch: int, records: Records, limit: int) -> None:
+        for kind, obj in OBJECTS:
+            if records.get((kind, obj)) != UNKNOWN:
+                assert self.store.get(lineage, epoch, kind, obj) == records.get((kind, obj))
+        for kind in (Kind.INODE, Kind.DIRENT, Kind.SLOT):
+            wanted = [(obj, v) for (k, obj), v in sorted(records.items()) if k == kind and v != UNKNOWN]
+            unknown = {obj for (k, obj), v in records.items() if k == kind and v == UNKNOWN}
+            found: list[tuple[bytes, bytes]] = []
+            start = b""
+            while page := self.store.scan(lineage, epoch, kind, start, None, limit):
+                assert len(page) <= limit
+                found += page
+                start = page[-1][0] + b"\0"
+            assert [row for row in found if row[0] not in unknown] == wanted
+            paged: list[tuple[bytes, bytes]] = []
+            resume: bytes | None = b""
+            while resume is not None:
+                rows, resume = self.store.scan_page(lineage, epoch, kind, resume, None, 99, limit)
+                paged += rows
+            assert paged == found
+            inode = self.store.scan(lineage, epoch, kind, _ino(1), _ino(2), 99)
+            assert inode == [row for row in found if row[0] < _ino(2)]
+
+    def compare_births(self, lineage: int, volume: Volume) -> None:
+        """Between neighbouring pins every inode that differs is named, and none that was never written there."""
+        pins = sorted(volume.pins)
+        for older, newer in pairwise(pins):
+            named = {int(ino) for _, ino in self.store.born_between(lineage, older, newer)}
+            before, after = volume.pins[older], volume.pins[newer]
+            differ = {
+                int.from_bytes(known[1][:8])
+                for known in OBJECTS
+                if before.get(known) != after.get(known) and UNKNOWN not in (before.get(known), after.get(known))
+            }
+            written = set().union(*(inos for epoch, inos in volume.born.items() if older < epoch <= newer))
+            assert differ <= named <= written
+
+    def teardown(self) -> None:
+        """Everything goes, in small steps: only the empty tables are left."""
+        self.look(2)
+        for lineage, epoch, holder in self.snapshots():
+            self.store.release(lineage, epoch, holder)
+            self.model_release(lineage, epoch, holder)
+        for lineage in self.heads():
+            self.store.drop_head(lineage)
+            self.volumes[lineage].head = None
+            self.jobs.append((lineage, 0))
+        rounds = 0
+        while self.jobs:
+            self.step(self.jobs[rounds % len(self.jobs)], 1 + rounds % 3)
+            rounds += 1
+            assert rounds < 10_000, "reclaim does not end"
+            if rounds % 7 == 0:
+                self.tables_are_sound()
+        assert not self.live
+        assert not self.volumes
+        for table in TABLES:
+            assert list(self.kv.scan(table, b"", b"\xff" * 9)) == []
+
+
+class StackedVersionMachine(VersionMachine):
+    """The same over an overlay on an overlay."""
+
+    stacked = True
+
+
+TestVersions = VersionMachine.TestCase
+TestVersions.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
+TestStackedVersions = StackedVersionMachine.TestCase
+TestStackedVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), stateful_step_count=STEPS, deadline=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine])
+def test_long_histories(machine: type[VersionMachine]) -> None:
+    run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=120, deadline=None))
