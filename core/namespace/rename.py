@@ -184,11 +184,11 @@ def _locate_both(view: View, old_parent: int, old_name: bytes, new_parent: int, 
     try:
         old = locate(view, old_parent, old_name)
     except Miss as miss:
-        lacking = dict.fromkeys(miss.keys)
+        lacking = [*miss.keys]
         try:
             locate(view, new_parent, new_name)
         except Miss as more:
-            lacking.update(dict.fromkeys(more.keys))
+            lacking += more.keys
         except FsError:
             # The old name's own error, if it has one, comes first: it is known only after the fetch.
             pass

@@ -51,7 +51,7 @@ class Miss(Exception):
         xattrs_of: Iterable[int] = (),
     ) -> None:
         super().__init__()
-        self.keys: tuple[Key, ...] = tuple(keys)
+        self.keys: tuple[Key, ...] = tuple(dict.fromkeys(keys))
         self.folders: tuple[FolderPage, ...] = tuple(folders)
         self.xattrs_of: tuple[int, ...] = tuple(xattrs_of)
 
