@@ -91,7 +91,7 @@ def read_pool_file(folder: Path) -> PoolFile:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFound(f"no pool in {folder}: start one with `redfs up --data {folder}`") from error
+        raise no_pool(folder) from error
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -107,6 +107,12 @@ def read_pool_file(folder: Path) -> PoolFile:
     if not isinstance(pool_id, str) or not isinstance(coordinator, str) or not isinstance(nodes, int):
         raise WrongFormat(f"{path} is damaged: a field is missing")
     return PoolFile(pool_id=pool_id, coordinator=coordinator, nodes=nodes)
+
+
+def no_pool(folder: Path) -> NotFound:
+    """What to say where a folder holds no pool."""
+    command = "redfs up" if folder == default_pool_folder() else f"redfs up --data {folder}"
+    return NotFound(f"no pool in {folder}: start one with `{command}`, or name another one with --pool")
 
 
 def looks_like_address(text: str) -> bool:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from redfs.client.config import POOL_FILE, POOL_FORMAT, POOL_VERSION, PoolFile, read_pool_file
+from redfs.client.config import POOL_FILE, POOL_FORMAT, POOL_VERSION, PoolFile, no_pool, read_pool_file
 from redfs.core.errors import Busy, InvalidArgument, NotFound, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
@@ -167,7 +167,7 @@ class LocalPool:
     def _lock(self) -> Iterator[None]:
         """One `up`, `down` or node command at a time: two would start a process twice."""
         if not self.folder.is_dir():
-            raise NotFound(f"no pool in {self.folder}: start one with `redfs up --data {self.folder}`")
+            raise no_pool(self.folder)
         with (self.folder / "run" / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,10 @@ from redfs.client.cli.settings import Command, settings
 @click.option("--foreground", is_flag=True, help="Stay in this terminal until it is unmounted.")
 @click.option("--read-only", is_flag=True, help="Allow no changes (always so for a snapshot).")
 def mount(volume: str, folder: Path, foreground: bool, read_only: bool) -> None:
-    """Mount a volume or snapshot on a folder, which is made if need be."""
+    """Mount a volume or snapshot on a folder.
+
+    The folder is made if need be. Snapshots are mounted read-only.
+    """
     from redfs.client import mounting
 
     chosen = settings()
@@ -32,7 +35,10 @@ def mount(volume: str, folder: Path, foreground: bool, read_only: bool) -> None:
 @click.command(cls=Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 def umount(folder: Path) -> None:
-    """Unmount, after everything written there is safe in the pool."""
+    """Unmount a folder.
+
+    Returns when everything written there is safe in the pool. Fails while the mount is in use.
+    """
     from redfs.client import mounting
 
     chosen = settings()

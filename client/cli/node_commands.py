@@ -11,7 +11,7 @@ from redfs.client.cli.settings import Group, settings
 
 @click.group(cls=Group)
 def node() -> None:
-    """See the storage nodes; start and stop those on this machine."""
+    """See, start and stop storage nodes."""
 
 
 @node.command("ls")

@@ -113,7 +113,7 @@ def _unmount_all(pool_id: str) -> list[str]:
 
 @click.command(cls=Command)
 def status() -> None:
-    """Show the pool's health, capacity, savings, nodes and jobs."""
+    """Show health, capacity, savings, nodes and jobs."""
     chosen = settings()
     with chosen.connect() as pool:
         state, nodes = pool.status(), pool.nodes()
@@ -256,7 +256,10 @@ def _label(volume: pb.Volume) -> Any:
 @click.command(cls=Command)
 @click.option("--data", is_flag=True, help="Also read and verify every byte on every node.")
 def check(data: bool) -> None:
-    """Prove that metadata and shards agree, and with --data that every shard is intact.
+    """Prove that everything is there and right.
+
+    Metadata is proved from scratch and compared with the shards on every node; with --data every shard is read and
+    verified too. Nothing is changed.
 
     Ends with 0 where everything was checked and is right, with 10 where something is damaged or missing, and with 7
     where nothing is wrong so far but a node could not be asked.

@@ -141,7 +141,10 @@ def change(
     compression: str | None,
     minimum_nodes: int | None,
 ) -> None:
-    """Change a volume's settings; data written before keeps its protection."""
+    """Change settings.
+
+    Data written before keeps its protection and compression.
+    """
     chosen = settings()
     if all(value is None for value in (protection, description, color, compression, minimum_nodes)):
         raise InvalidArgument(
@@ -175,7 +178,10 @@ def rename(name: str, new_name: str) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete_volume(name: str, yes: bool) -> None:
-    """Delete a volume with everything in it; its snapshots and clones stay."""
+    """Delete a volume.
+
+    Everything in it goes; its snapshots and clones stay.
+    """
     if "@" in name:
         raise InvalidArgument(f"'{name}' is a snapshot: use `redfs snapshot rm {name}`")
     _delete(name, yes=yes, question=f"Delete volume {name} and everything in it?")
@@ -210,7 +216,10 @@ def _snapshot_name(name: str) -> str:
 @snapshot.command("create")
 @click.argument("name", metavar="VOLUME@SNAPSHOT")
 def create_snapshot(name: str) -> None:
-    """Freeze a volume as it is now, at once; also while it is mounted."""
+    """Freeze a volume as it is now.
+
+    It is there at once, also while the volume is mounted: the mount is asked to flush first.
+    """
     chosen = settings()
     with chosen.connect() as pool:
         reply = pool.create_snapshot(_snapshot_name(name))
@@ -249,7 +258,10 @@ def delete_snapshot(name: str, yes: bool) -> None:
 @click.argument("source")
 @click.argument("name")
 def clone(source: str, name: str) -> None:
-    """Make a writable copy of a volume or snapshot, at once and without copying data."""
+    """Make a writable copy of a volume or snapshot.
+
+    It is there at once, without copying data, and shares what it has in common with its source.
+    """
     chosen = settings()
     with chosen.connect() as pool:
         reply = pool.clone(source, name)

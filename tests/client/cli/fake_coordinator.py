@@ -1,0 +1,115 @@
+"""A coordinator in this process that keeps its volumes in a dict: what the API and the command line are tested on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any, NoReturn
+
+import grpc
+
+from redfs.core.errors import AlreadyExists, InvalidArgument, NotFound, RedfsError
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.gen import cluster_pb2_grpc
+from redfs.proto.rpc_errors import abort_with
+
+BORN_NS = 1_700_000_000_000_000_000
+
+
+class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
+    """Answers people's calls; `calls` lists the requests."""
+
+    def __init__(self) -> None:
+        zero = pb.Volume(volume_id=1, kind="zero", name="zero", state="ok")
+        self.volumes = {"zero": zero}
+        self.calls: list[Any] = []
+        self.status = pb.PoolStatus(pool_id="fake", health="ok", nodes_up=1, nodes_total=1)
+        self.nodes = [
+            pb.Node(node_id=1, address="127.0.0.1:9", state="up", data_folder="/disk/node-0", capacity_bytes=1 << 40)
+        ]
+        self.check_items: list[pb.CheckItem] = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+        cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+
+    def _refuse(self, context: grpc.ServicerContext, error: RedfsError) -> NoReturn:
+        abort_with(context, error)
+
+    def _find(self, name: str, context: grpc.ServicerContext) -> pb.Volume:
+        if name not in self.volumes:
+            self._refuse(context, NotFound(f"no volume '{name}'"))
+        return self.volumes[name]
+
+    def _add(self, kind: str, name: str, parent: pb.Volume, context: grpc.ServicerContext, **more: Any) -> pb.Volume:
+        if not re.fullmatch(r"[a-z0-9@-]+", name):
+            self._refuse(context, InvalidArgument(f"'{name}' is no name for a volume"))
+        if name in self.volumes:
+            self._refuse(context, AlreadyExists(f"there is a volume '{name}' already"))
+        number = len(self.volumes) + 1
+        made = pb.Volume(
+            volume_id=number, kind=kind, name=name, parent_id=parent.volume_id, state="ok", created_ns=BORN_NS + number
+        )
+        for key, value in more.items():
+            setattr(made, key, value)
+        self.volumes[name] = made
+        return made
+
+    def CreateVolume(self, request: pb.VolumeCreate, context: grpc.ServicerContext) -> pb.Volume:
+        self.calls.append(request)
+        return self._add(
+            "live",
+            request.name,
+            self.volumes["zero"],
+            context,
+            protection=request.protection or "ec:4+2",
+            color=request.color,
+            description=request.description,
+            compression=request.compression or "zstd",
+        )
+
+    def CloneVolume(self, request: pb.VolumeClone, context: grpc.ServicerContext) -> pb.SnapshotCreateReply:
+        source = self._find(request.source, context)
+        made = self._add("live", request.name, source, context, protection=source.protection or "ec:4+2")
+        return pb.SnapshotCreateReply(snapshot=made, holder_flushed=True)
+
+    def CreateSnapshot(self, request: pb.SnapshotCreate, context: grpc.ServicerContext) -> pb.SnapshotCreateReply:
+        source = self._find(request.name.partition("@")[0], context)
+        made = self._add("snapshot", request.name, source, context, protection=source.protection)
+        return pb.SnapshotCreateReply(snapshot=made, holder_flushed=True, coordinator_ms=0.5)
+
+    def GetVolume(self, request: pb.VolumeName, context: grpc.ServicerContext) -> pb.Volume:
+        return self._find(request.name, context)
+
+    def ListVolumes(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.VolumeList:
+        return pb.VolumeList(volumes=self.volumes.values())
+
+    def RenameVolume(self, request: pb.VolumeRename, context: grpc.ServicerContext) -> pb.Volume:
+        found = self._find(request.name, context)
+        del self.volumes[request.name]
+        found.name = request.new_name
+        self.volumes[found.name] = found
+        return found
+
+    def SetVolume(self, request: pb.VolumeSet, context: grpc.ServicerContext) -> pb.Volume:
+        self.calls.append(request)
+        return self._find(request.name, context)
+
+    def DeleteVolume(self, request: pb.VolumeDelete, context: grpc.ServicerContext) -> pb.Volume:
+        found = self._find(request.name, context)
+        del self.volumes[request.name]
+        found.state = "deleting"
+        return found
+
+    def GetNodes(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.ListNodesReply:
+        return pb.ListNodesReply(nodes=self.nodes)
+
+    def GetStatus(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.PoolStatus:
+        return self.status
+
+    def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> Iterator[pb.CheckItem]:
+        yield from self.check_items

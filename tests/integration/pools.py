@@ -1,0 +1,195 @@
+"""Real pools for tests: processes, mounts and the command line, in a temporary folder, gone afterwards.
+
+Everything is done the way a user does it, through `redfs` in a process of its own. Every wait has a bound. Cleaning up
+ends processes by the ids that this pool's own files and mounts name, also after a failure half way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from redfs.client.api import Pool
+from redfs.client.check import CheckReport, run_check
+from redfs.client.local_pool import LocalPool, Member, process_is_alive, running_pid
+
+COMMAND_TIMEOUT_S = 120.0
+WAIT_S = 60.0
+"""For a condition that takes milliseconds on an idle machine."""
+POLL_S = 0.05
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+    """Returns when the condition holds; fails with `what` when it does not come to hold."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        time.sleep(POLL_S)
+
+
+def mountpoints_below(folder: Path) -> list[Path]:
+    """What is mounted in the folder, deepest first. Never touches the mounts themselves: a dead one would hang."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        path = line.split()[4].encode().decode("unicode_escape")
+        if path.startswith(f"{folder}/"):
+            found.append(Path(path))
+    return sorted(found, reverse=True)
+
+
+class RunningPool:
+    """A pool of one test or module, with everything that tests do to it."""
+
+    def __init__(self, folder: Path, nodes: int) -> None:
+        self.folder = folder
+        self.nodes = nodes
+        self.local = LocalPool(folder / "pool")
+        self._mounted = 0
+
+    # ------------------------------------------------------------ the command line
+
+    def run(self, *words: str, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+        """One `redfs` command in a process of its own, whatever it ends with."""
+        return subprocess.run(
+            [sys.executable, "-m", "redfs.client.cli.main", "--pool", str(self.local.folder), *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            cwd="/",
+        )
+
+    def redfs(self, *words: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """One command that must work; returns what it printed."""
+        done = self.run(*words, timeout_s=timeout_s)
+        assert done.returncode == 0, f"redfs {' '.join(words)}: {done.returncode}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def data(self, *words: str) -> Any:
+        """A command's --json."""
+        return json.loads(self.redfs(*words, "--json"))
+
+    def refused(self, *words: str) -> tuple[int, str]:
+        """A command that must fail the way failures look: its exit code and its one line."""
+        done = self.run(*words)
+        assert done.returncode != 0, f"redfs {' '.join(words)} worked: {done.stdout}"
+        assert done.stderr.startswith("redfs: "), done.stderr
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stderr
+
+    # ------------------------------------------------------------ processes
+
+    def up(self) -> None:
+        """Starts what does not run."""
+        self.redfs("up", "--nodes", str(self.nodes))
+
+    def api(self) -> Pool:
+        """A connection to the coordinator."""
+        return Pool.connect(str(self.local.folder))
+
+    def member(self, name: str) -> Member:
+        """`coordinator` or `node-N`."""
+        return next(member for member in self.local.members() if member.name == name)
+
+    def kill(self, *names: str) -> None:
+        """kill -9, all at once, and waits until they are gone."""
+        pids = [pid for name in names if (pid := running_pid(self.member(name))) is not None]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(process_is_alive(pid) for pid in pids), f"{names} gone")
+
+    def kill_everything(self) -> None:
+        """Coordinator, nodes and mount processes at once, as a power cut does; dead mounts are cleared away."""
+        pids = [pid for member in self.local.members() if (pid := running_pid(member)) is not None]
+        pids += self.mount_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(process_is_alive(pid) for pid in pids), "everything gone")
+        self.clear_dead_mounts()
+
+    def wait_for_nodes(self, up: int) -> None:
+        """Until the coordinator knows that so many nodes are up."""
+        with self.api() as pool:
+            wait_for(lambda: sum(n.state == "up" for n in pool.nodes()) == up, f"{up} nodes up")
+
+    # ------------------------------------------------------------ mounts
+
+    def mount(self, volume: str, *options: str) -> Path:
+        """Mounts on a new folder."""
+        self._mounted += 1
+        where = self.folder / f"mount-{self._mounted}"
+        self.redfs("mount", volume, str(where), *options)
+        return where
+
+    def umount(self, where: Path) -> None:
+        """Unmounts, with everything written."""
+        self.redfs("umount", str(where))
+
+    def mount_pids(self) -> list[int]:
+        """The processes behind the mounts of this pool."""
+        pids = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if any(w.startswith(os.fsencode(self.folder) + b"/mount-") for w in words):
+                    pids.append(int(entry.name))
+        return pids
+
+    def clear_dead_mounts(self) -> None:
+        """Takes mounts away whose process is gone or hangs."""
+        for where in mountpoints_below(self.folder):
+            subprocess.run(["umount", "--lazy", str(where)], check=False, capture_output=True, timeout=WAIT_S)
+
+    # ------------------------------------------------------------ what is stored
+
+    def check(self, *, verify_data: bool = True) -> CheckReport:
+        """The checker's report."""
+        with self.api() as pool:
+            return run_check(pool, verify_data=verify_data, progress=None)
+
+    def assert_clean(self, *, verify_data: bool = True) -> None:
+        """`redfs check` finds nothing."""
+        report = self.check(verify_data=verify_data)
+        assert report.clean, report.data()
+
+    def disk_bytes(self) -> int:
+        """What the nodes' folders take on the disk, really."""
+        total = 0
+        for number in self.local.node_numbers():
+            for path in self.local.node(number).folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    total += path.stat().st_blocks * 512
+        return total
+
+    def wait_for_idle(self) -> None:
+        """Until no job runs and no shard waits for its deletion."""
+        with self.api() as pool:
+
+            def idle() -> bool:
+                status = pool.status()
+                return not status.jobs and not status.shards_to_delete
+
+            wait_for(idle, "jobs done and shards deleted")
+
+    # ------------------------------------------------------------ the end
+
+    def destroy(self) -> None:
+        """Ends all of it, whatever state it is in."""
+        members = self.local.members() if self.local.exists or self.local.folder.is_dir() else []
+        pids = [pid for member in members if (pid := running_pid(member)) is not None] + self.mount_pids()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.clear_dead_mounts()
+        wait_for(lambda: not any(process_is_alive(pid) for pid in pids), "processes gone")
