@@ -1,0 +1,178 @@
+"""The coordinator without its surroundings: state, commands in batches, background work. No threads, sockets or clocks.
+
+`Coordinator` runs over any `KvStore` and what `Environment` injects. Commands are functions of a `Txn`; many share one
+durable transaction, each computed over its own overlay and applied to the transaction at once, so one refused command
+spoils nothing. Memory follows after the commit, then the answers. If the commit fails, all commands of the batch fail
+with its error and memory stays as it was.
+
+Every change list has a number, one more than the list before; `apply` is the only function that changes the store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from redfs.coordinator import nodes, reclaim, sessions, volumes
+from redfs.coordinator.cluster import Cluster
+from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
+from redfs.coordinator.jobs import all_jobs
+from redfs.coordinator.leases import Leases
+from redfs.coordinator.store import KvStore, Reading, Writable
+from redfs.coordinator.txn import Environment, Txn
+from redfs.core.errors import InternalError, RedfsError, WrongFormat
+from redfs.core.kv import Change
+from redfs.core.tables import (
+    FORMAT_KEY,
+    JOBS,
+    META,
+    POOL_ID_KEY,
+    POSITION_KEY,
+    ROW_VERSION,
+    SESSIONS,
+    TABLES,
+    decode_u64,
+    encode_u64,
+)
+from redfs.core.versions import TABLES as VERSION_TABLES
+
+T = TypeVar("T")
+Command = Callable[[Txn], T]
+
+ALL_TABLES = (*TABLES, *VERSION_TABLES)
+MAX_BATCH = 256
+"""Commands in one transaction: beyond it the sync is paid many times over already, and answers wait longer."""
+POOL_ID_BYTES = 8
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(NamedTuple):
+    """What became of a command: its value, or the error that refused it."""
+
+    value: Any
+    error: BaseException | None
+
+
+def apply(kv: Writable, position: int, changes: Sequence[Change]) -> int:
+    """Applies one numbered list of changes; returns its number. Numbers follow one another without a gap."""
+    raw = kv.get(META, POSITION_KEY)
+    if position != (0 if raw is None else decode_u64(raw)) + 1:
+        raise InternalError(f"change list {position} does not follow the last one")
+    kv.apply(changes)
+    kv.put(META, POSITION_KEY, encode_u64(position))
+    return position
+
+
+class Coordinator:
+    """All metadata and every decision. One caller at a time for `execute*` and `background_step`; reads are free."""
+
+    def __init__(
+        self,
+        store: KvStore,
+        config: CoordinatorConfig,
+        clock: Clock,
+        randomness: Randomness,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.cluster = Cluster(clock, config)
+        self.leases = Leases(clock, config.lease_s)
+        self.env = Environment(config, clock, randomness, self.cluster, self.leases, hooks or Hooks())
+        self.started_s = clock.monotonic()
+        self.commits = 0
+        """Commits of sessions that were applied since the start."""
+        self.transactions = 0
+        """Durable transactions since the start."""
+        self.damage_reports = 0
+        self._next_job = b""
+        pool_id = randomness.token_bytes(POOL_ID_BYTES).hex()
+        self.execute(lambda txn: volumes.bootstrap(txn, pool_id))
+        with store.read() as kv:
+            found = decode_u64(kv.get(META, FORMAT_KEY) or encode_u64(0))
+            if found != ROW_VERSION:
+                raise WrongFormat(f"the metadata has format {found}, this RedFS knows {ROW_VERSION}: use a newer one")
+            self.pool_id = (kv.get(META, POOL_ID_KEY) or b"").decode()
+            self.cluster.load(nodes.stored_nodes(kv))
+            self.leases.load(decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9))
+            self.has_jobs = kv.first(JOBS, b"", b"\xff") is not None
+
+    def read(self) -> Reading:
+        """A read transaction on the committed state."""
+        return self.store.read()
+
+    def execute(self, command: Command[T]) -> T:
+        """Runs one command in its own durable transaction; raises what it raises."""
+        outcome = self.execute_batch([command])[0]
+        if outcome.error is not None:
+            raise outcome.error
+        value: T = outcome.value
+        return value
+
+    def execute_batch(self, commands: Sequence[Command[Any]]) -> list[Outcome]:
+        """Runs commands in order in one durable transaction. An outcome for each, when all is durable.
+
+        An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied.
+        """
+
+        def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], bool]:
+            outcomes: list[Outcome] = []
+            effects: list[Callable[[], None]] = []
+            jobs = False
+            raw = kv.get(META, POSITION_KEY)
+            position = 0 if raw is None else decode_u64(raw)
+            for command in commands:
+                txn = Txn(kv, self.env)
+                try:
+                    value = command(txn)
+                    txn.settle()
+                except RedfsError as error:
+                    outcomes.append(Outcome(None, error))
+                    continue
+                changes = txn.changes()
+                if changes:
+                    position = apply(kv, position + 1, changes)
+                    jobs = jobs or any(table == JOBS for table, _, _ in changes)
+                outcomes.append(Outcome(value, None))
+                effects += txn.after_commit
+            return outcomes, effects, jobs
+
+        try:
+            outcomes, effects, jobs = self.store.write(body)
+        except RedfsError as error:
+            return [Outcome(None, error) for _ in commands]
+        self.transactions += 1
+        for effect in effects:
+            effect()
+        self.has_jobs = self.has_jobs or jobs
+        for outcome in outcomes:
+            if isinstance(outcome.error, InternalError):
+                log.error("a command was refused by a broken invariant: %s", outcome.error)
+        return outcomes
+
+    def background_step(self) -> bool:
+        """One bounded step of the next job, jobs taking turns. False where there is none."""
+        if not self.has_jobs:
+            return False
+        with self.read() as kv:
+            job = kv.first(JOBS, self._next_job, b"\xff") or kv.first(JOBS, b"", b"\xff")
+        if job is None:
+            self.has_jobs = False
+            return False
+        key = job[0]
+        self.execute(lambda txn: reclaim.run_step(txn, key))
+        self._next_job = key + b"\0"
+        return True
+
+    def tick(self) -> int:
+        """To be called every second or so: ends sessions that were away for too long; how many."""
+        if not self.leases.lapsed_longer_than(self.config.session_keep_s):
+            return 0
+        return self.execute(sessions.end_forgotten)
+
+    def jobs(self) -> list[tuple[bytes, Any]]:
+        """(key, row) of every background job."""
+        with self.read() as kv:
+            return list(all_jobs(kv))

@@ -1,0 +1,125 @@
+"""What the coordinator gets from outside, injected: clock, randomness, settings, and whom to tell after a commit.
+
+Nothing here decides anything. `Hooks` are called on the state thread after a commit and must return at once; they
+never fail and never call back into the state.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from typing import Any, Protocol, Self
+
+from redfs.core.errors import InvalidArgument
+from redfs.core.policy import DEFAULT_POLICY, parse_policy
+
+
+class Clock(Protocol):
+    """Time, from outside."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back; leases and liveness count in them."""
+        ...
+
+    def time_ns(self) -> int:
+        """Nanoseconds since 1970, for people and for times that outlive the process."""
+        ...
+
+
+class Randomness(Protocol):
+    """Secret random bytes, from outside."""
+
+    def token_bytes(self, count: int) -> bytes: ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+
+class SystemRandomness:
+    """The machine's secure source."""
+
+    def token_bytes(self, count: int) -> bytes:
+        return secrets.token_bytes(count)
+
+
+def _nothing(_: int) -> None:
+    return None
+
+
+@dataclass
+class Hooks:
+    """Called after a commit; replaced by the streams."""
+
+    session_ended: Callable[[int], None] = field(default=_nothing)
+    """With a session id: its stream must be closed."""
+    shards_doomed: Callable[[int], None] = field(default=_nothing)
+    """With a node id: it has shards to delete."""
+
+
+@dataclass(frozen=True)
+class CoordinatorConfig:
+    """The coordinator's settings; every one has a default that serves."""
+
+    default_policy: str = DEFAULT_POLICY
+    """For volumes created without one; shrunk to the nodes that there are."""
+    lease_s: float = 15.0
+    """A session must renew within it."""
+    session_keep_s: float = 300.0
+    """A lapsed session that nobody stands in line for is ended after this."""
+    heartbeat_s: float = 1.0
+    """How often nodes report."""
+    node_down_s: float = 5.0
+    """A node without a report for this long is down: a few missed heartbeats, not one."""
+    delete_grace_s: float = 5.0
+    """Doomed shards wait this long before nodes delete them, for readers that looked them up just before."""
+    inventory_interval_s: float = 3600.0
+    """How often an attached node is asked for all its shards, besides once when it attaches."""
+    flush_deadline_s: float = 10.0
+    """A snapshot waits this long for the mount to write what it holds."""
+    hold_back: float = 0.03
+    """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
+    reclaim_budget_rows: int = 256
+    """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
+    map_bytes: int = 256 << 30
+    """Address space for the metadata; the file takes only what is used, and this grows by itself."""
+
+    def __post_init__(self) -> None:
+        parse_policy(self.default_policy)
+        for name in ("lease_s", "session_keep_s", "heartbeat_s", "node_down_s", "inventory_interval_s"):
+            if getattr(self, name) <= 0:
+                raise InvalidArgument(f"setting {name} must be more than 0")
+        if self.node_down_s <= self.heartbeat_s:
+            raise InvalidArgument("setting node_down_s must be more than heartbeat_s, or every node seems down")
+        if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
+            raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
+        if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
+            raise InvalidArgument(
+                "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"
+            )
+
+    @classmethod
+    def from_mapping(cls, settings: dict[str, Any]) -> Self:
+        """Settings read from a file. Raises InvalidArgument for unknown keys, naming the nearest, and wrong types."""
+        known = {f.name: type(f.default) for f in fields(cls)}
+        checked: dict[str, Any] = {}
+        for key, value in settings.items():
+            if key not in known:
+                near = get_close_matches(key, known, n=1, cutoff=0)
+                raise InvalidArgument(f"unknown setting {key!r}: did you mean {near[0]!r}?")
+            wanted = known[key]
+            if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if type(value) is not wanted:
+                raise InvalidArgument(f"setting {key} must be of type {wanted.__name__}, not {type(value).__name__}")
+            checked[key] = value
+        return cls(**checked)

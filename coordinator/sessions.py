@@ -1,0 +1,216 @@
+"""Commands of sessions: open, resume, attach, detach, end; inode ranges; reservations of space.
+
+A session is a row with a secret token and the number and answer of its last commit, so that a retry is answered and a
+client that comes back goes on where it was. The exclusive delegation of a live volume is a row: whoever is not in it
+commits nothing. A session whose lease lapsed keeps its place until somebody else asks for its volume, or for
+`session_keep_s`; then it is ended here, in the same order as commits, so nothing of it can become visible afterwards.
+
+Raises LeaseLapsed where the session has ended, Busy where another one stands in the way.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import NamedTuple
+
+from redfs.coordinator.jobs import add_job
+from redfs.coordinator.txn import Txn, scan_pairs
+from redfs.core.errors import Busy, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
+from redfs.core.policy import overhead_bytes, shrink
+from redfs.core.records import ROOT_KEY
+from redfs.core.tables import (
+    ALL_U64,
+    ATTACHMENTS,
+    DELEGATIONS,
+    FAMILIES,
+    MOUNTS,
+    NEXT_SESSION_KEY,
+    OPEN_SEGMENTS,
+    RESERVATIONS,
+    SESSIONS,
+    TOKEN_BYTES,
+    Access,
+    JobKind,
+    SessionRow,
+    VolumeKind,
+    VolumeRow,
+    VolumeState,
+    decode_session,
+    decode_u64,
+    encode_session,
+    encode_u64,
+    pair_key,
+    split_pair,
+    u64_key,
+)
+
+MAX_SESSIONS = 4096
+"""Mounts at one time: each has a stream with buffers."""
+MAX_ATTACHMENTS = 64
+"""Volumes that one session may have: a mount has one, tools a few."""
+MAX_CLIENT_NAME_CHARS = 255
+MAX_INODES_PER_GRANT = 1 << 20
+"""A client asks for thousands; what it does not use is lost for good, so no one gets billions."""
+MAX_INO = (1 << 63) - 1
+
+
+class Opened(NamedTuple):
+    session_id: int
+    token: bytes
+    last_commit: int
+    resumed: bool
+
+
+def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes = b"") -> Opened:
+    """A new session, or with id and token the one that was. LeaseLapsed where that has ended or is not the caller's."""
+    if session_id:
+        row = require_session(txn, session_id)
+        if not hmac.compare_digest(row.token, token):
+            raise LeaseLapsed("the session belongs to another client: mount again")
+        txn.after_commit.append(lambda: txn.env.leases.start(session_id))
+        return Opened(session_id, row.token, row.last_commit, True)
+    if txn.env.leases.count() >= MAX_SESSIONS:
+        raise Busy(f"the pool has {MAX_SESSIONS} sessions already: unmount some first")
+    opened = Opened(txn.next_number(NEXT_SESSION_KEY), txn.env.randomness.token_bytes(TOKEN_BYTES), 0, False)
+    name = client_name[:MAX_CLIENT_NAME_CHARS] or "unnamed client"
+    row = SessionRow(opened.token, txn.now_ns, 0, name, ())
+    txn.kv.put(SESSIONS, u64_key(opened.session_id), encode_session(row))
+    txn.after_commit.append(lambda: txn.env.leases.start(opened.session_id))
+    return opened
+
+
+def require_session(txn: Txn, session_id: int) -> SessionRow:
+    """The session's row. LeaseLapsed where it has ended."""
+    raw = txn.kv.get(SESSIONS, u64_key(session_id))
+    if raw is None:
+        raise LeaseLapsed("the session has ended, its lease lapsed: mount again")
+    return decode_session(raw)
+
+
+def require_delegation(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
+    """The row of a volume whose exclusive delegation the session holds. LeaseLapsed."""
+    if txn.kv.get(DELEGATIONS, u64_key(volume_id)) != encode_u64(session_id):
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    return txn.tree.require(volume_id)
+
+
+def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[VolumeRow, bool, bytes]:
+    """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
+
+    Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
+    that lapsed is ended. Snapshots and the zero volume can only be read.
+    """
+    require_session(txn, session_id)
+    row = txn.tree.named(name)
+    if not read_only:
+        if row.kind != VolumeKind.LIVE:
+            raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
+        holder = txn.kv.get(DELEGATIONS, u64_key(row.volume_id))
+        if holder is not None and decode_u64(holder) != session_id:
+            _take_over(txn, decode_u64(holder), name)
+        txn.kv.put(DELEGATIONS, u64_key(row.volume_id), encode_u64(session_id))
+    there = sum(1 for _ in scan_pairs(txn.kv, ATTACHMENTS, session_id))
+    if there >= MAX_ATTACHMENTS and txn.kv.get(ATTACHMENTS, pair_key(session_id, row.volume_id)) is None:
+        raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes")
+    access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
+    txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
+    txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
+    epoch = row.epoch or txn.versions.head_epoch(row.lineage)
+    root = txn.versions.get(row.lineage, epoch, *ROOT_KEY)
+    if root is None:
+        raise NotFound(f"{name!r} has no root record: run `redfs check`")
+    return row, not read_only, root
+
+
+def _take_over(txn: Txn, holder: int, name: str) -> None:
+    if txn.env.leases.valid(holder):
+        raise Busy(f"{name!r} is mounted by {require_session(txn, holder).client_name}: unmount it there first")
+    end_session(txn, holder)
+
+
+def detach(txn: Txn, session_id: int, volume_id: int) -> None:
+    """Gives a volume back. Safe to repeat."""
+    require_session(txn, session_id)
+    take_away(txn, session_id, volume_id)
+
+
+def take_away(txn: Txn, session_id: int, volume_id: int) -> None:
+    """Ends what a session has of a volume: delegation, reservation, open segments."""
+    for segment_id, _ in list(scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)):
+        row = txn.segment(segment_id)
+        if row is not None and row.volume_id == volume_id:
+            txn.doom(segment_id, row)
+    if txn.kv.get(DELEGATIONS, u64_key(volume_id)) == encode_u64(session_id):
+        txn.kv.delete(DELEGATIONS, u64_key(volume_id))
+        volume = txn.tree.get(volume_id)
+        if volume is not None and volume.state == VolumeState.OK:
+            # Files that were open and unlinked at a client that died are orphans now.
+            add_job(txn, JobKind.REAP, volume_id, 0, volume_id, volume.name)
+    txn.kv.delete(RESERVATIONS, pair_key(session_id, volume_id))
+    txn.kv.delete(ATTACHMENTS, pair_key(session_id, volume_id))
+    txn.kv.delete(MOUNTS, pair_key(volume_id, session_id))
+
+
+def end_session(txn: Txn, session_id: int) -> None:
+    """Ends a session: open segments aborted, volumes given back, row gone. Safe to repeat."""
+    if txn.kv.get(SESSIONS, u64_key(session_id)) is None:
+        return
+    for volume_id, _ in list(scan_pairs(txn.kv, ATTACHMENTS, session_id)):
+        take_away(txn, session_id, volume_id)
+    for segment_id, _ in list(scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)):
+        row = txn.segment(segment_id)
+        if row is not None:
+            txn.doom(segment_id, row)
+    txn.kv.delete(SESSIONS, u64_key(session_id))
+    txn.after_commit.append(lambda: txn.env.leases.end(session_id))
+    txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
+
+
+def end_forgotten(txn: Txn) -> int:
+    """Ends the sessions whose lease lapsed longer than `session_keep_s` ago; how many."""
+    forgotten = txn.env.leases.lapsed_longer_than(txn.env.config.session_keep_s)
+    for session_id in forgotten:
+        end_session(txn, session_id)
+    return len(forgotten)
+
+
+def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple[int, int]:
+    """(first, count) of inode numbers that nobody in the volume's family ever had."""
+    if not 1 <= count <= MAX_INODES_PER_GRANT:
+        raise InvalidArgument(f"inode numbers are granted 1 to {MAX_INODES_PER_GRANT} at a time")
+    volume = require_delegation(txn, session_id, volume_id)
+    key = u64_key(txn.versions.lineage(volume.lineage).family)
+    raw = txn.kv.get(FAMILIES, key)
+    if raw is None:
+        raise NotFound(f"the family of volume {volume_id} has no inode counter: run `redfs check`")
+    first = decode_u64(raw)
+    count = min(count, MAX_INO - first)
+    txn.kv.put(FAMILIES, key, encode_u64(first + count))
+    return first, count
+
+
+def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> int:
+    """Promises plain bytes for dirty data; the grant replaces the one before. Fewer than wanted when nearly full."""
+    volume = require_delegation(txn, session_id, volume_id)
+    key = pair_key(session_id, volume_id)
+    granted = min(wanted_bytes, writable_bytes(txn, volume, except_for=key)) if wanted_bytes else 0
+    if granted:
+        txn.kv.put(RESERVATIONS, key, encode_u64(granted))
+    else:
+        txn.kv.delete(RESERVATIONS, key)
+    return granted
+
+
+def writable_bytes(txn: Txn, volume: VolumeRow, except_for: bytes = b"") -> int:
+    """Plain bytes that can still be promised to the volume: what fits, less what is promised to others."""
+    nodes = len(txn.env.cluster.up())
+    if not nodes:
+        return 0
+    layout = shrink(volume.policy, nodes, 1)
+    raw = 0
+    for key, value in txn.kv.scan(RESERVATIONS, b"", ALL_U64 * 2):
+        if key == except_for:
+            continue
+        other = txn.tree.get(split_pair(key)[1])
+        raw += overhead_bytes(layout if other is None else other.policy, decode_u64(value))
+    return max(0, txn.env.cluster.free_plain_bytes(layout) - raw * layout.k // layout.width)

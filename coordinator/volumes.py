@@ -1,0 +1,294 @@
+"""Commands on the volume tree: create, clone, snapshot, rename, settings, delete. All O(1) in the volume's size.
+
+Lineages have the number of the live volume that they are the head of. A snapshot holds a pin of its volume's lineage;
+a clone is a new lineage forked from a pin. What a deletion frees is freed by reclaim jobs (`reclaim.py`).
+
+Nothing is safe to retry blindly but by its own errors: a second create finds the name taken. Waiting for the mounts'
+flush before a snapshot is the caller's (`service.py`).
+"""
+
+from __future__ import annotations
+
+import stat
+
+from redfs.coordinator import sessions
+from redfs.coordinator.jobs import add_job
+from redfs.coordinator.txn import Txn, scan_pairs
+from redfs.core.errors import Busy, InvalidArgument, NotAllowed
+from redfs.core.ids import ROOT_INO, ZERO_LINEAGE, ZERO_VOLUME
+from redfs.core.kv import ReadKv
+from redfs.core.policy import Policy, best_fit, parse_policy, require_fit
+from redfs.core.records import (
+    ROOT_KEY,
+    Inode,
+    VolumeRoot,
+    encode_inode,
+    encode_root,
+    inode_key,
+)
+from redfs.core.tables import (
+    DELEGATIONS,
+    FAMILIES,
+    FORMAT_KEY,
+    INCARNATION_KEY,
+    META,
+    MOUNTS,
+    NEXT_VOLUME_KEY,
+    POOL_ID_KEY,
+    ROW_VERSION,
+    SESSIONS,
+    Compression,
+    JobKind,
+    VolumeKind,
+    VolumeRow,
+    VolumeState,
+    decode_session,
+    decode_u64,
+    encode_u64,
+    pair_range,
+    u64_key,
+)
+from redfs.core.versions.layout import Holder, HolderType
+from redfs.core.volume_tree import (
+    MAX_SNAPSHOTS_PER_VOLUME,
+    MAX_VOLUMES,
+    ZERO_NAME,
+    check_texts,
+    check_volume_name,
+    require_changeable,
+    split_snapshot_name,
+)
+
+FIRST_FREE_INO = ROOT_INO + 1
+COMPRESSIONS = {"none": Compression.NONE, "zstd": Compression.ZSTD}
+COMPRESSION_NAMES = {int(value): name for name, value in COMPRESSIONS.items()}
+MAX_MINIMUM_NODES = 24
+"""The widest policy's shards: a higher minimum could never be reached."""
+
+
+def bootstrap(txn: Txn, pool_id: str) -> None:
+    """Makes a new pool: its identity and the zero volume. Does nothing where the pool is there already."""
+    if txn.kv.get(META, FORMAT_KEY) is not None:
+        return
+    txn.kv.put(META, FORMAT_KEY, encode_u64(ROW_VERSION))
+    txn.kv.put(META, POOL_ID_KEY, pool_id.encode())
+    txn.kv.put(META, INCARNATION_KEY, encode_u64(0))
+    txn.kv.put(META, NEXT_VOLUME_KEY, encode_u64(ZERO_VOLUME + 1))
+    txn.versions.create_lineage(ZERO_LINEAGE, ZERO_LINEAGE)
+    _put_root(txn, ZERO_LINEAGE)
+    epoch = txn.versions.pin_head(ZERO_LINEAGE, Holder(HolderType.SNAPSHOT, ZERO_VOLUME))
+    policy = parse_policy(txn.env.config.default_policy)
+    zero = VolumeRow(
+        ZERO_VOLUME, VolumeKind.ZERO, VolumeState.OK, 0, ZERO_LINEAGE, epoch, txn.now_ns, policy, Compression.ZSTD, 0,
+        ZERO_NAME, "the empty volume that all others descend from", "",
+    )  # fmt: skip
+    txn.tree.add(zero)
+
+
+def _put_root(txn: Txn, lineage: int) -> None:
+    """The root record and the root folder of an empty volume whose family is its own lineage."""
+    seed = int.from_bytes(txn.env.randomness.token_bytes(8), "big")
+    txn.put_record(lineage, *ROOT_KEY, encode_root(VolumeRoot(seed, lineage)))
+    now = txn.now_ns
+    root = Inode(stat.S_IFDIR | 0o755, 0, 0, 2, 0, now, now, now, now, parent=ROOT_INO)
+    txn.put_record(lineage, *inode_key(ROOT_INO), encode_inode(root))
+    txn.kv.put(FAMILIES, u64_key(lineage), encode_u64(FIRST_FREE_INO))
+
+
+def create_volume(
+    txn: Txn,
+    name: str,
+    protection: str = "",
+    description: str = "",
+    color: str = "",
+    compression: str = "",
+    minimum_nodes: int = 0,
+) -> VolumeRow:
+    """A new empty volume: a clone of the zero volume. Raises TooFewNodes, AlreadyExists, InvalidArgument."""
+    check_volume_name(name)
+    check_texts(description, color)
+    policy = choose_policy(txn, protection)
+    zero = txn.tree.require(ZERO_VOLUME)
+    row = _fork(txn, zero, zero.epoch, name)
+    _put_root(txn, row.lineage)
+    row = row._replace(
+        policy=policy,
+        description=description,
+        color=color,
+        compression=_compression(compression or "zstd"),
+        minimum_nodes=_minimum_nodes(policy, minimum_nodes),
+    )
+    txn.tree.add(row)
+    return row
+
+
+def choose_policy(txn: Txn, protection: str) -> Policy:
+    """The policy that is asked for, or the pool's default as far as nodes allow. Raises TooFewNodes."""
+    known = txn.env.cluster.known()
+    if protection:
+        policy = parse_policy(protection)
+    else:
+        policy = parse_policy(txn.env.config.default_policy)
+        if known:
+            policy = best_fit(policy, known)
+    require_fit(policy, known)
+    return policy
+
+
+def _compression(word: str) -> int:
+    if word not in COMPRESSIONS:
+        raise InvalidArgument(f"unknown compression {word!r}: use zstd or none")
+    return COMPRESSIONS[word]
+
+
+def _minimum_nodes(policy: Policy, nodes: int) -> int:
+    if nodes > MAX_MINIMUM_NODES:
+        raise InvalidArgument(f"a volume's least number of nodes is at most {MAX_MINIMUM_NODES}")
+    return 0 if nodes >= policy.least_nodes else nodes
+
+
+def clone_volume(txn: Txn, source_name: str, name: str) -> VolumeRow:
+    """A writable child of any node of the tree; the node is not touched. A live one is pinned and forked."""
+    check_volume_name(name)
+    source = txn.tree.named(source_name)
+    if source.kind == VolumeKind.ZERO:
+        return create_volume(txn, name)
+    epoch = source.epoch
+    if source.kind == VolumeKind.LIVE:
+        child = _peek_volume_id(txn)
+        epoch = txn.versions.pin_head(source.lineage, Holder(HolderType.FORK, child))
+    row = _fork(txn, source, epoch, name)
+    txn.tree.add(row)
+    # What the source had unlinked but not freed yet is garbage in the clone too.
+    add_job(txn, JobKind.REAP, row.volume_id, 0, row.volume_id, name)
+    return row
+
+
+def _peek_volume_id(txn: Txn) -> int:
+    raw = txn.kv.get(META, NEXT_VOLUME_KEY)
+    return ZERO_VOLUME + 1 if raw is None else decode_u64(raw)
+
+
+def _next_volume_id(txn: Txn) -> int:
+    volume_id = txn.next_number(NEXT_VOLUME_KEY)
+    if volume_id > MAX_VOLUMES and sum(1 for _ in txn.tree.all()) >= MAX_VOLUMES:
+        raise NotAllowed(f"the pool has {MAX_VOLUMES} volumes and snapshots already: delete some first")
+    return volume_id
+
+
+def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
+    """A new lineage at a pin and the live volume's row on it, not entered in the tree yet."""
+    txn.tree.require_free(name)
+    volume_id = _next_volume_id(txn)
+    family = volume_id if source.kind == VolumeKind.ZERO else txn.versions.lineage(source.lineage).family
+    txn.versions.fork(source.lineage, epoch, volume_id, family)
+    return source._replace(
+        volume_id=volume_id,
+        kind=VolumeKind.LIVE,
+        state=VolumeState.OK,
+        parent_id=source.volume_id,
+        lineage=volume_id,
+        epoch=0,
+        created_ns=txn.now_ns,
+        name=name,
+        description="",
+    )
+
+
+def create_snapshot(txn: Txn, name: str) -> VolumeRow:
+    """Freezes a live volume as it is committed now."""
+    volume_name, _ = split_snapshot_name(name)
+    volume = txn.tree.named(volume_name)
+    require_changeable(volume, "snapshotted")
+    txn.tree.require_free(name)
+    snapshots = sum(1 for child in txn.tree.children(volume.volume_id) if child.kind == VolumeKind.SNAPSHOT)
+    if snapshots >= MAX_SNAPSHOTS_PER_VOLUME:
+        raise NotAllowed(f"{volume_name!r} has {snapshots} snapshots already: delete some first")
+    volume_id = _next_volume_id(txn)
+    epoch = txn.versions.pin_head(volume.lineage, Holder(HolderType.SNAPSHOT, volume_id))
+    row = volume._replace(
+        volume_id=volume_id,
+        kind=VolumeKind.SNAPSHOT,
+        parent_id=volume.volume_id,
+        epoch=epoch,
+        created_ns=txn.now_ns,
+        name=name,
+        description="",
+    )
+    txn.tree.add(row)
+    return row
+
+
+def rename_volume(txn: Txn, name: str, new_name: str) -> VolumeRow:
+    return txn.tree.rename(txn.tree.named(name), new_name)
+
+
+def set_volume(
+    txn: Txn,
+    name: str,
+    protection: str | None = None,
+    description: str | None = None,
+    color: str | None = None,
+    compression: str | None = None,
+    minimum_nodes: int | None = None,
+) -> VolumeRow:
+    """Changes what is not None. Protection and compression hold for what is written from now on."""
+    row = txn.tree.named(name)
+    require_changeable(row, "changed")
+    check_texts(description, color)
+    if row.kind == VolumeKind.SNAPSHOT and (protection, compression, minimum_nodes) != (None,) * 3:
+        raise NotAllowed(f"{name!r} is a snapshot: only its description and color can change")
+    if protection is not None:
+        row = row._replace(policy=choose_policy(txn, protection))
+    if minimum_nodes is not None or protection is not None:
+        wanted = row.minimum_nodes if minimum_nodes is None else minimum_nodes
+        row = row._replace(minimum_nodes=_minimum_nodes(row.policy, wanted))
+    if compression is not None:
+        row = row._replace(compression=_compression(compression))
+    if description is not None:
+        row = row._replace(description=description)
+    if color is not None:
+        row = row._replace(color=color)
+    txn.tree.update(row)
+    return row
+
+
+def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
+    """Deletes a live volume or a snapshot; its space is freed in the background.
+
+    One that is mounted: Busy, unless `force`; then those sessions lose it, and their later commits get LeaseLapsed.
+    """
+    row = txn.tree.named(name)
+    require_changeable(row, "deleted")
+    mounted = [session for session, _ in scan_pairs(txn.kv, MOUNTS, row.volume_id)]
+    in_use = [session for session in mounted if txn.env.leases.valid(session)]
+    if in_use and not force:
+        who = ", ".join(mounts_of(txn.kv, row.volume_id)[:3])
+        raise Busy(f"{name!r} is mounted by {who}: unmount it first, or delete it with --force")
+    for session in mounted:
+        sessions.take_away(txn, session, row.volume_id)
+    row = txn.tree.mark_deleted(row)
+    if row.kind == VolumeKind.LIVE:
+        txn.versions.drop_head(row.lineage)
+        add_job(txn, JobKind.RECLAIM_HEAD, row.lineage, 0, row.volume_id, name)
+    elif txn.versions.release(row.lineage, row.epoch, Holder(HolderType.SNAPSHOT, row.volume_id)):
+        add_job(txn, JobKind.RECLAIM_PIN, row.lineage, row.epoch, row.volume_id, name)
+    else:
+        txn.tree.freed(row.volume_id)
+    return txn.tree.get(row.volume_id) or row._replace(state=VolumeState.DELETED)
+
+
+def mounts_of(kv: ReadKv, volume_id: int) -> list[str]:
+    """Who has the volume mounted, for people."""
+    found = []
+    for key, _ in kv.scan(MOUNTS, *pair_range(volume_id)):
+        raw = kv.get(SESSIONS, key[8:])
+        if raw is not None:
+            found.append(decode_session(raw).client_name)
+    return found
+
+
+def holder_of(kv: ReadKv, volume_id: int) -> int | None:
+    """The session that holds the volume's exclusive delegation."""
+    raw = kv.get(DELEGATIONS, u64_key(volume_id))
+    return None if raw is None else decode_u64(raw)
