@@ -111,13 +111,6 @@ def source_combinations(layout: Layout, at_hand: Collection[int]) -> Iterator[tu
     return islice(combinations(sorted(at_hand), layout.k), MAX_COMBINATIONS)
 
 
-def narrowed(k: int, m: int, nodes: int, minimum_nodes: int = 0) -> tuple[int, int] | None:
-    """The code for a segment when only `nodes` of its k + m nodes are left: k shrinks, m stays.
-
-    Below m + 1 nodes None, unless `minimum_nodes` (0: not lowered) allows fewer copies: then m shrinks too.
-    """
-    if nodes >= m + 1:
-        return min(k, nodes - m), m
-    if minimum_nodes and nodes >= max(1, minimum_nodes):
-        return 1, nodes - 1
-    return None
+def narrowed(k: int, m: int, nodes: int) -> tuple[int, int] | None:
+    """The code for a segment when only `nodes` of its k + m nodes are left: k shrinks, m stays. None below m + 1."""
+    return (min(k, nodes - m), m) if nodes >= m + 1 else None

@@ -107,7 +107,5 @@ def test_k_shrinks_and_m_stays() -> None:
     assert segments.narrowed(4, 2, 4) == (2, 2)
     assert segments.narrowed(4, 2, 3) == (1, 2)
     assert segments.narrowed(4, 2, 2) is None
-    assert segments.narrowed(4, 2, 2, minimum_nodes=2) == (1, 1)
-    assert segments.narrowed(4, 2, 1, minimum_nodes=2) is None
-    assert segments.narrowed(4, 2, 0, minimum_nodes=1) is None
-    assert segments.narrowed(1, 2, 1, minimum_nodes=1) == (1, 0)
+    assert segments.narrowed(1, 2, 3) == (1, 2)
+    assert segments.narrowed(1, 0, 0) is None

@@ -1,0 +1,1 @@
+"""The client's data path: blocks to segments to nodes, and back."""

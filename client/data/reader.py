@@ -1,0 +1,595 @@
+"""The read path: blocks from the storage nodes, verified, cached, read ahead, and rebuilt where shards are gone.
+
+A healthy read of a block is one ranged GET from one node. Blocks of one segment that are read together share their
+GETs. Where a node is known to fail, or does not answer within `hedge_after_s`, the same byte range of k other shards is
+fetched and decoded. Every block's stored bytes are checked against their checksum before anybody sees them.
+
+Where bytes do not verify, or a node that answers has no such shard, the coordinator is first asked again where the
+block is (the cleaner may have moved it); then every way to put the block together is tried; then the bad shard is
+reported for repair. `Corrupt` only when nothing verifies, `Unavailable` when too few nodes answer (a retry may help),
+`NotFound` for a block that the pool does not know (any more): its slot has changed, read that again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from redfs.client.data import codec
+from redfs.client.data.cache import BlockCache
+from redfs.client.data.config import DataConfig
+from redfs.client.data.store import Session
+from redfs.core import erasure, segments
+from redfs.core.errors import Corrupt, InternalError, NotFound, RedfsError, Unavailable
+from redfs.core.segments import Layout
+from redfs.proto.gen import cluster_pb2 as pb
+
+log = logging.getLogger("redfs.reader")
+
+MAX_LOCATE = 1024
+"""Blocks asked for in one LocateBlocks: about 100 KiB of answer."""
+MAX_GAP_BYTES = 32 * 1024
+"""Unwanted bytes read between two wanted ranges rather than asking twice: what a request costs in time."""
+COPY_STRIPE_BYTES = 2 * 1024 * 1024
+"""Of a mirrored segment, each run of this many bytes is read from another copy, so that all nodes share a long read."""
+INLINE_BYTES = 192 * 1024
+"""Up to this much is verified on the event loop: a switch to a thread and back costs as much."""
+MAX_PREFETCHES = 8
+"""Read-ahead tasks at once; more wishes are dropped."""
+REMEMBERED_WHOLE = 256
+"""Segments read ahead as a whole lately, which are not read ahead again."""
+REMEMBERED_REPORTS = 1024
+"""Damaged shards that were reported already."""
+MAX_VERSIONS = 256
+"""Combinations of range versions tried for one damaged block."""
+
+Buffer = bytes | bytearray | memoryview
+Result = TypeVar("Result")
+Name = TypeVar("Name")
+Value = TypeVar("Value")
+
+
+class Nodes(Protocol):
+    """What the read path needs of the `NodePool`."""
+
+    async def get(
+        self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float
+    ) -> bytearray | memoryview: ...
+
+    def suspects(self) -> set[int]: ...
+
+
+class Place(NamedTuple):
+    """Where a block lies and how it is stored."""
+
+    segment: int
+    offset: int
+    stored_bytes: int
+    plain_bytes: int
+    codec: int
+    checksum: int
+
+
+class Spread(NamedTuple):
+    """A segment's layout and its nodes by shard."""
+
+    layout: Layout
+    nodes: tuple[int, ...]
+
+
+class _Wanted(NamedTuple):
+    """A block of a segment and the shard ranges that it lies in."""
+
+    block: int
+    place: Place
+    extents: tuple[segments.Extent, ...]
+
+
+class BlockReader:
+    """The read path of one mount. Belongs to one event loop."""
+
+    def __init__(self, session: Session, nodes: Nodes, cache: BlockCache, config: DataConfig | None = None) -> None:
+        self._session = session
+        self._nodes = nodes
+        self._cache = cache
+        self._config = config or DataConfig()
+        self._places: OrderedDict[int, Place] = OrderedDict()
+        self._spreads: OrderedDict[int, Spread] = OrderedDict()
+        self._flights: dict[int, asyncio.Future[bytes]] = {}
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._prefetches: set[asyncio.Task[None]] = set()
+        self._prefetching_bytes = 0
+        self._whole: OrderedDict[int, None] = OrderedDict()
+        self._reported: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._workers = ThreadPoolExecutor(self._config.workers, thread_name_prefix="redfs-unpack")
+        self.degraded_reads = 0
+        """Blocks that had to be put together from other shards, since the start."""
+
+    # ------------------------------------------------------------ what owners call
+
+    def learn(self, blocks: Iterable[pb.Block], segments: Iterable[pb.Segment]) -> None:
+        """Takes note of where blocks are: from ReadSlots, LocateBlocks, own commits. The latest word counts."""
+        for s in segments:
+            spread = Spread(Layout(s.k, s.m, s.shard_bytes), tuple(s.nodes))
+            _remember(self._spreads, s.segment_id, spread, self._config.segment_locations)
+        for b in blocks:
+            place = Place(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum)
+            _remember(self._places, b.block_id, place, self._config.locations)
+
+    def cached(self, block: int) -> bytes | None:
+        """The plain block where it is in memory."""
+        return self._cache.get(block)
+
+    async def read(self, block: int) -> bytes:
+        """The whole plain block, verified. Concurrent reads of one block share a fetch. A retry is safe."""
+        hit = self._cache.get(block)
+        if hit is not None:
+            return hit
+        flight = self._flights.get(block)
+        if flight is None:
+            (flight,) = self._start([block])
+        return await asyncio.shield(flight)
+
+    async def read_many(self, blocks: Sequence[int]) -> list[bytes]:
+        """The plain blocks in the order asked for. Raises the first error after all reads have ended."""
+        hits: dict[int, bytes] = {}
+        missing: list[int] = []
+        for block in dict.fromkeys(blocks):
+            hit = self._cache.get(block)
+            if hit is not None:
+                hits[block] = hit
+            elif block not in self._flights:
+                missing.append(block)
+        waiting = {block: self._flights[block] for block in blocks if block in self._flights}
+        waiting.update(zip(missing, self._start(missing), strict=True))
+        if waiting:
+            await asyncio.wait(waiting.values())
+            hits.update((block, flight.result()) for block, flight in waiting.items())
+        return [hits[block] for block in blocks]
+
+    def prefetch(self, blocks: Sequence[int], *, whole_segments: bool) -> None:
+        """Brings blocks into the cache in the background: these, or all that share their segments. Never raises.
+
+        Bounded by `prefetch_bytes` and MAX_PREFETCHES; what would pass them is dropped, and nothing else happens.
+        """
+        wanted = [b for b in dict.fromkeys(blocks) if b not in self._cache and b not in self._flights]
+        if not wanted or len(self._prefetches) >= MAX_PREFETCHES:
+            return
+        if self._prefetching_bytes + codec.MAX_BLOCK_BYTES > self._config.prefetch_bytes:
+            return
+        task = asyncio.create_task(self._prefetch(wanted, whole_segments), name="read ahead")
+        self._prefetches.add(task)
+        task.add_done_callback(self._prefetches.discard)
+
+    async def close(self) -> None:
+        """Ends what is under way; waiting readers get Unavailable."""
+        tasks = [*self._prefetches, *self._fetches]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._workers.shutdown(wait=True)
+
+    # ------------------------------------------------------------ read-ahead
+
+    async def _prefetch(self, wanted: list[int], whole_segments: bool) -> None:
+        reserved = 0
+        try:
+            unknown = [block for block in wanted if block not in self._places]
+            if unknown:
+                await self._locate(unknown)
+            if whole_segments:
+                wanted = await self._neighbours(wanted)
+            chosen = []
+            for block in wanted:
+                place = self._places.get(block)
+                if place is None or block in self._cache or block in self._flights:
+                    continue
+                if self._prefetching_bytes + place.plain_bytes > self._config.prefetch_bytes:
+                    break
+                self._prefetching_bytes += place.plain_bytes
+                reserved += place.plain_bytes
+                chosen.append(block)
+            flights = self._start(chosen)
+            if flights:
+                await asyncio.wait(flights)
+        except RedfsError as error:
+            log.debug("reading ahead failed: %s", error)
+        finally:
+            self._prefetching_bytes -= reserved
+
+    async def _neighbours(self, blocks: Sequence[int]) -> list[int]:
+        """The blocks, and all others of their segments that were not brought lately."""
+        found = dict.fromkeys(blocks)
+        for segment in {self._places[block].segment for block in blocks if block in self._places}:
+            if segment in self._whole:
+                continue
+            _remember(self._whole, segment, None, REMEMBERED_WHOLE)
+            reply = await self._session.call(segment_blocks=pb.SegmentBlocks(segment_id=segment))
+            self.learn(reply.blocks, ())
+            found.update(dict.fromkeys(b.block_id for b in reply.blocks))
+        return list(found)
+
+    # ------------------------------------------------------------ fetching
+
+    def _start(self, blocks: Sequence[int]) -> list[asyncio.Future[bytes]]:
+        """Begins to fetch blocks; each future ends with the block or an error."""
+        if not blocks:
+            return []
+        loop = asyncio.get_running_loop()
+        flights: dict[int, asyncio.Future[bytes]] = {}
+        for block in blocks:
+            flight: asyncio.Future[bytes] = loop.create_future()
+            flight.add_done_callback(_look_at)
+            self._flights[block] = flights[block] = flight
+        task = asyncio.create_task(self._fetch(blocks, flights))
+        self._fetches.add(task)
+        task.add_done_callback(self._fetches.discard)
+        return list(flights.values())
+
+    def _land(self, block: int, result: bytes | RedfsError) -> None:
+        """Hands a block, or why there is none, to whoever waits."""
+        flight = self._flights.pop(block, None)
+        if isinstance(result, bytes):
+            self._cache.put(block, result)
+            if flight is not None and not flight.done():
+                flight.set_result(result)
+        elif flight is not None and not flight.done():
+            flight.set_exception(result)
+
+    async def _fetch(self, blocks: Sequence[int], flights: dict[int, asyncio.Future[bytes]]) -> None:
+        try:
+            unknown = [block for block in blocks if self._known(block) is None]
+            if unknown:
+                await self._locate(unknown)
+            by_segment: defaultdict[int, list[int]] = defaultdict(list)
+            for block in blocks:
+                known = self._known(block)
+                if known is None:
+                    self._land(block, _gone(block))
+                else:
+                    by_segment[known[0].segment].append(block)
+            if len(by_segment) == 1:
+                ((segment, members),) = by_segment.items()
+                await self._fetch_segment(segment, members)
+            elif by_segment:
+                await asyncio.gather(*(self._fetch_segment(s, members) for s, members in by_segment.items()))
+        except RedfsError as error:
+            self._land_left(flights, error)
+        except asyncio.CancelledError:
+            self._land_left(flights, Unavailable("the read was given up"))
+            raise
+        except Exception as error:
+            log.exception("reading failed")
+            self._land_left(flights, InternalError(f"reading failed ({error!r}): please report this with the log"))
+            raise
+
+    def _land_left(self, flights: dict[int, asyncio.Future[bytes]], error: RedfsError) -> None:
+        """Ends those of this fetch that have not landed; the same blocks may be on their way anew by now."""
+        for block, flight in flights.items():
+            if not flight.done():
+                self._land(block, error)
+
+    async def _fetch_segment(self, segment: int, blocks: Sequence[int]) -> None:
+        """Lands the blocks, all of them in one segment: healthy where possible, else one by one."""
+        spread = self._spreads[segment]
+        suspects = self._nodes.suspects()
+        bad = {shard for shard, node in enumerate(spread.nodes) if node in suspects}
+        wanted = [self._wanted(spread, block, bad) for block in blocks]
+        wanted.sort(key=lambda w: w.place.offset)
+        if spread.layout.k > 1 and bad and any(e.shard in bad for w in wanted for e in w.extents):
+            left = await self._fetch_rebuilding(segment, spread, wanted, bad)
+        else:
+            left = await self._fetch_healthy(segment, spread, wanted)
+        if len(left) == 1:
+            await self._recover(left[0])
+        elif left:
+            # A node failed under us: from now on it is suspected, and the rest is read around it in one go.
+            suspects = self._nodes.suspects()
+            bad = {shard for shard, node in enumerate(spread.nodes) if node in suspects}
+            if spread.layout.k > 1 and bad:
+                again = [self._wanted(spread, block, bad) for block in left if block in self._places]
+                left = await self._fetch_rebuilding(segment, spread, again, bad)
+            for block in left:
+                await self._recover(block)
+
+    def _wanted(self, spread: Spread, block: int, bad: set[int]) -> _Wanted:
+        place = self._places[block]
+        layout = spread.layout
+        copy = 0
+        if layout.k == 1:
+            copy = (place.segment + place.offset // COPY_STRIPE_BYTES) % layout.shards
+            good = [shard for shard in range(layout.shards) if shard not in bad]
+            if good and copy in bad:
+                copy = good[copy % len(good)]
+        return _Wanted(block, place, segments.extents(layout, place.offset, place.stored_bytes, copy))
+
+    async def _fetch_healthy(self, segment: int, spread: Spread, wanted: Sequence[_Wanted]) -> list[int]:
+        """One GET for each run of wanted bytes; lands blocks as soon as their run is here. Returns what failed."""
+        if len(wanted) == 1 and len(wanted[0].extents) == 1:
+            return await self._fetch_one(segment, spread, wanted[0])
+        ranges: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for w in wanted:
+            for e in w.extents:
+                ranges[e.shard].append((e.offset, e.length))
+        runs = [(shard, *run) for shard, parts in ranges.items() for run in segments.merge_ranges(parts, MAX_GAP_BYTES)]
+        inside: defaultdict[tuple[int, int, int], list[_Wanted]] = defaultdict(list)
+        across: list[_Wanted] = []
+        for w in wanted:
+            if len(w.extents) == 1:
+                inside[_run_of(runs, w.extents[0])].append(w)
+            else:
+                across.append(w)
+        here: dict[tuple[int, int, int], Buffer] = {}
+        failed: list[int] = []
+
+        async def bring(run: tuple[int, int, int]) -> None:
+            shard, offset, length = run
+            try:
+                data = await self._nodes.get(
+                    spread.nodes[shard], segment, shard, offset, length, self._config.hedge_after_s
+                )
+            except RedfsError as error:
+                log.debug("shard %d of segment %x: %s", shard, segment, error)
+                failed.extend(w.block for w in inside[run])
+                return
+            here[run] = data
+            view = memoryview(data)
+            jobs = []
+            for w in inside[run]:
+                start = w.extents[0].offset - offset
+                jobs.append((w, view[start : start + w.extents[0].length]))
+            failed.extend(await self._unpack(jobs))
+
+        await asyncio.gather(*(bring(run) for run in runs))
+        jobs: list[tuple[_Wanted, Buffer]] = []
+        for w in across:
+            parts = []
+            for e in w.extents:
+                run = _run_of(runs, e)
+                if run in here:
+                    parts.append(memoryview(here[run])[e.offset - run[1] : e.offset - run[1] + e.length])
+            if len(parts) == len(w.extents):
+                jobs.append((w, b"".join(parts)))
+            else:
+                failed.append(w.block)
+        failed.extend(await self._unpack(jobs))
+        return failed
+
+    async def _fetch_one(self, segment: int, spread: Spread, w: _Wanted) -> list[int]:
+        """The short way: one block in one shard."""
+        (extent,) = w.extents
+        try:
+            data = await self._nodes.get(
+                spread.nodes[extent.shard],
+                segment,
+                extent.shard,
+                extent.offset,
+                extent.length,
+                self._config.hedge_after_s,
+            )
+            self._land(w.block, codec.unpack(data, w.place.codec, w.place.plain_bytes, w.place.checksum))
+        except RedfsError as error:
+            log.debug("block %x: %s", w.block, error)
+            return [w.block]
+        return []
+
+    async def _fetch_rebuilding(
+        self, segment: int, spread: Spread, wanted: Sequence[_Wanted], bad: set[int]
+    ) -> list[int]:
+        """Around bad shards: the same range of k others, each fetched once, then decoded. Returns what failed."""
+        layout = spread.layout
+        low = min(e.offset for w in wanted for e in w.extents)
+        high = max(e.offset + e.length for w in wanted for e in w.extents)
+        needed = {e.shard for w in wanted for e in w.extents}
+        here: dict[int, Buffer] = {}
+        for _ in range(layout.shards):
+            chosen = segments.sources(layout, bad, {*here, *needed})
+            if chosen is None:
+                return [w.block for w in wanted]
+            missing = sorted(({*chosen} | (needed - bad)) - here.keys())
+            brought = await asyncio.gather(
+                *(
+                    self._nodes.get(spread.nodes[i], segment, i, low, high - low, self._config.hedge_after_s)
+                    for i in missing
+                ),
+                return_exceptions=True,
+            )
+            for shard, data in zip(missing, brought, strict=True):
+                if isinstance(data, RedfsError):
+                    bad.add(shard)
+                elif isinstance(data, BaseException):
+                    raise data
+                else:
+                    here[shard] = data
+            if not bad & {*chosen, *(needed - here.keys() - bad)}:
+                break
+        lost = sorted(needed - here.keys())
+        rebuilt = await self._in_thread(erasure.code(layout.k, layout.m).rebuild, lost, here)
+        here.update(zip(lost, rebuilt, strict=True))
+        self.degraded_reads += sum(any(e.shard in lost for e in w.extents) for w in wanted)
+        jobs: list[tuple[_Wanted, Buffer]] = []
+        for w in wanted:
+            parts = [memoryview(here[e.shard])[e.offset - low : e.offset - low + e.length] for e in w.extents]
+            jobs.append((w, parts[0] if len(parts) == 1 else b"".join(parts)))
+        return await self._unpack(jobs)
+
+    async def _unpack(self, jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[int]:
+        """Verifies and lands blocks whose stored bytes are here; returns those that do not verify."""
+        if not jobs:
+            return []
+        if sum(len(stored) for _, stored in jobs) <= INLINE_BYTES:
+            results = _unpack_all(jobs)
+        else:
+            results = await self._in_thread(_unpack_all, jobs)
+        failed = []
+        for (w, _), plain in zip(jobs, results, strict=True):
+            if plain is None:
+                failed.append(w.block)
+            else:
+                self._land(w.block, plain)
+        return failed
+
+    # ------------------------------------------------------------ where something is wrong
+
+    async def _recover(self, block: int) -> None:
+        """Lands a block whose healthy read failed."""
+        before = self._known(block)
+        try:
+            await self._locate([block])
+            now = self._known(block)
+            if now is None:
+                self._land(block, _gone(block))
+                return
+            place, spread = now
+            if now != before and not await self._fetch_healthy(
+                place.segment, spread, [self._wanted(spread, block, set())]
+            ):
+                return
+            try:
+                plain = await self._salvage(block, place, spread, self._config.hedge_after_s)
+            except Unavailable:
+                plain = await self._salvage(block, place, spread, self._config.node_timeout_s)
+            self._land(block, plain)
+        except RedfsError as error:
+            self._land(block, error)
+
+    async def _salvage(self, block: int, place: Place, spread: Spread, timeout_s: float) -> bytes:
+        """Tries every way to put the block together, and reports the shards that were in the way."""
+        layout = spread.layout
+        needed = segments.extents(layout, place.offset, place.stored_bytes)
+        brought = await asyncio.gather(*(self._bring_all(place.segment, spread, e, timeout_s) for e in needed))
+        versions = [
+            await self._in_thread(_versions, layout, e, at_hand)
+            for e, (at_hand, _) in zip(needed, brought, strict=True)
+        ]
+        for choice in itertools.islice(itertools.product(*versions), MAX_VERSIONS):
+            try:
+                plain = codec.unpack(b"".join(choice), place.codec, place.plain_bytes, place.checksum)
+            except Corrupt:
+                continue
+            self.degraded_reads += 1
+            for extent, truth, (at_hand, missing) in zip(needed, choice, brought, strict=True):
+                own = range(layout.shards) if layout.k == 1 else (extent.shard,)
+                for shard in own:
+                    if shard in at_hand and bytes(at_hand[shard]) != truth:
+                        await self._report(place.segment, shard, f"block {block:#x} does not match its checksum")
+                for shard in missing:
+                    await self._report(place.segment, shard, "the node does not have the shard")
+            return plain
+        if any(len(at_hand) + len(missing) < layout.shards for at_hand, missing in brought):
+            raise Unavailable(f"too few storage nodes answer to read block {block:#x}: see `redfs status`")
+        for shard in {shard for _, missing in brought for shard in missing}:
+            await self._report(place.segment, shard, "the node does not have the shard")
+        log.error("block %x in segment %x is damaged on more nodes than its code can make up for", block, place.segment)
+        raise Corrupt(f"block {block:#x} is damaged beyond repair: restore the file from a snapshot or a backup")
+
+    async def _bring_all(
+        self, segment: int, spread: Spread, extent: segments.Extent, timeout_s: float
+    ) -> tuple[dict[int, bytes], set[int]]:
+        """The extent's range of every shard that can be had, and the shards that their nodes do not have."""
+        results = await asyncio.gather(
+            *(
+                self._nodes.get(node, segment, shard, extent.offset, extent.length, timeout_s)
+                for shard, node in enumerate(spread.nodes)
+            ),
+            return_exceptions=True,
+        )
+        here: dict[int, bytes] = {}
+        missing = set()
+        for shard, data in enumerate(results):
+            if isinstance(data, NotFound | Corrupt):
+                missing.add(shard)
+            elif isinstance(data, RedfsError):
+                continue
+            elif isinstance(data, BaseException):
+                raise data
+            else:
+                here[shard] = bytes(data)
+        return here, missing
+
+    async def _report(self, segment: int, shard: int, reason: str) -> None:
+        """Tells the coordinator of a bad shard, once. Reads do not fail because of it."""
+        if (segment, shard) in self._reported:
+            return
+        _remember(self._reported, (segment, shard), None, REMEMBERED_REPORTS)
+        log.warning("shard %d of segment %x is damaged (%s): reported for repair", shard, segment, reason)
+        try:
+            await self._session.call(report_damage=pb.ReportDamage(segment_id=segment, shard=shard, reason=reason))
+        except RedfsError as error:
+            self._reported.pop((segment, shard), None)
+            log.warning("the damage could not be reported: %s", error)
+
+    # ------------------------------------------------------------ helpers
+
+    async def _locate(self, blocks: Sequence[int]) -> None:
+        """Asks the coordinator where blocks are; those that it does not know are forgotten here."""
+        for at in range(0, len(blocks), MAX_LOCATE):
+            asked = blocks[at : at + MAX_LOCATE]
+            reply = await self._session.call(locate_blocks=pb.LocateBlocks(block_ids=asked))
+            for block in asked:
+                self._places.pop(block, None)
+            self.learn(reply.blocks, reply.segments)
+
+    def _known(self, block: int) -> tuple[Place, Spread] | None:
+        """Where the block is, as far as this client knows."""
+        place = self._places.get(block)
+        spread = self._spreads.get(place.segment) if place is not None else None
+        return None if place is None or spread is None else (place, spread)
+
+    def _in_thread(self, job: Callable[..., Result], *args: Any) -> Awaitable[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._workers, job, *args)
+
+
+def _gone(block: int) -> NotFound:
+    return NotFound(f"block {block:#x} is not stored any more: read its slot again")
+
+
+def _remember(known: OrderedDict[Name, Value], key: Name, value: Value, limit: int) -> None:
+    """Puts or renews an entry of a bounded memory."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > limit:
+        known.popitem(last=False)
+
+
+def _run_of(runs: Sequence[tuple[int, int, int]], extent: segments.Extent) -> tuple[int, int, int]:
+    for run in runs:
+        shard, offset, length = run
+        if shard == extent.shard and offset <= extent.offset < offset + length:
+            return run
+    raise AssertionError("every extent lies in a run")
+
+
+def _unpack_all(jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[bytes | None]:
+    results: list[bytes | None] = []
+    for w, stored in jobs:
+        try:
+            results.append(codec.unpack(stored, w.place.codec, w.place.plain_bytes, w.place.checksum))
+        except Corrupt:
+            results.append(None)
+    return results
+
+
+def _versions(layout: Layout, extent: segments.Extent, at_hand: dict[int, bytes]) -> list[bytes]:
+    """Every distinct form that the extent's bytes can take: as stored, and rebuilt from each set of k others."""
+    if layout.k == 1:
+        return list(dict.fromkeys(at_hand.values()))
+    found: dict[bytes, None] = {}
+    if extent.shard in at_hand:
+        found[at_hand[extent.shard]] = None
+    code = erasure.code(layout.k, layout.m)
+    for chosen in segments.source_combinations(layout, at_hand.keys() - {extent.shard}):
+        (rebuilt,) = code.rebuild([extent.shard], {i: at_hand[i] for i in chosen})
+        found[bytes(rebuilt)] = None
+    return list(found)
+
+
+def _look_at(flight: asyncio.Future[bytes]) -> None:
+    """Read-ahead that fails has nobody who waits for the error."""
+    if not flight.cancelled():
+        flight.exception()
