@@ -81,6 +81,13 @@ async def abort(context: Any, error: RedfsError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+def abort_with(context: grpc.ServicerContext, error: RedfsError) -> NoReturn:
+    """Ends a call of a server with threads with this error."""
+    context.set_trailing_metadata(trailing_metadata(error))
+    context.abort(status_of(error), str(error))
+    raise AssertionError("abort raises")
+
+
 def rebuild(code: str, message: str, missing_blocks: tuple[int, ...] = ()) -> RedfsError:
     """The error that the other side raised; a code from a newer peer becomes a plain `RedfsError`."""
     cls = BY_CODE.get(code, RedfsError)
@@ -91,8 +98,8 @@ def rebuild(code: str, message: str, missing_blocks: tuple[int, ...] = ()) -> Re
     return cls(message)
 
 
-def from_rpc(error: grpc.RpcError, peer: str = "the coordinator") -> RedfsError:
-    """The RedFS error in a failed call. Where the call never got an answer: Unavailable, a retry may help."""
+def error_from_rpc(error: grpc.RpcError) -> RedfsError | None:
+    """The error that the other side raised, of its own class; None where it never answered."""
     call: Any = error
     status: grpc.StatusCode = call.code()
     details: str = call.details() or ""
@@ -101,13 +108,17 @@ def from_rpc(error: grpc.RpcError, peer: str = "the coordinator") -> RedfsError:
     if isinstance(code, str):
         packed = metadata.get(MISSING_KEY, b"")
         raw = packed if isinstance(packed, bytes) else b""
-        missing = tuple(int.from_bytes(raw[at : at + 8], "big") for at in range(0, len(raw), 8))
-        return rebuild(code, details, missing)
+        return rebuild(code, details, tuple(int.from_bytes(raw[at : at + 8], "big") for at in range(0, len(raw), 8)))
     if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return Unavailable(f"{peer} does not answer ({details or status.name.lower()}): is it running?")
+        return None
     if status == grpc.StatusCode.UNIMPLEMENTED:
-        return WrongFormat(f"{peer} does not know this call: it is of another version")
-    return InternalError(f"{peer} failed: {status.name} {details}")
+        return WrongFormat("the other side does not know this call: it is of another version, or no RedFS")
+    return InternalError(f"the call failed: {status.name} {details}")
+
+
+def from_rpc(error: grpc.RpcError, peer: str = "the coordinator") -> RedfsError:
+    """Like `error_from_rpc`; Unavailable where the other side never answered, a retry may help."""
+    return error_from_rpc(error) or Unavailable(f"{peer} does not answer: is it running?")
 
 
 def failure_of(error: RedfsError) -> pb.Failure:
