@@ -1,0 +1,559 @@
+"""A mounted volume without FUSE: names, attributes, open files and folders, barriers, and the end of the mount.
+
+Namespace operations run in the engine over `metadata` and enter the write log; none of them waits for the network
+once its records are known. Data goes through `file_io`. What a user sees of a file merges both: its size and times
+include what is still dirty.
+
+Order (invariant 5): the write log is shipped in order, so what survives a crash of this client is a prefix of its
+namespace operations; a rename onto a name first records the source's data; `fsync` flushes that file's data, then
+waits for the log up to there.
+
+Lookup counts of the kernel are not kept: inode numbers are never used again, so an inode that the kernel still holds
+without having it open needs nothing from here. Open handles are counted, because an unlinked inode lives until its
+last close.
+
+Fails with FsError for what POSIX defines, with the errors of the data path and the session for the rest (mapped to
+errno by the adapter). After the session lapsed, or a commit failed for good, everything raises `failure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from errno import EBADF, EISDIR, EROFS
+from stat import S_ISDIR, S_ISGID, S_ISREG, S_ISUID
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+
+from redfs.client.fs.committer import TRANSIENT, Committer
+from redfs.client.fs.config import Buffer, FsConfig, Reader, Session, Store, Stored
+from redfs.client.fs.file_io import FileIo, Handle
+from redfs.client.fs.flusher import Flusher
+from redfs.client.fs.inode_numbers import InodeNumbers
+from redfs.client.fs.metadata import Metadata
+from redfs.client.fs.space import SpaceReservation
+from redfs.client.fs.write_buffer import WriteBuffer
+from redfs.client.fs.write_log import WriteLog
+from redfs.core import namespace as engine
+from redfs.core.errors import FsError, LeaseLapsed, RedfsError
+from redfs.core.ids import ROOT_INO
+from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome
+from redfs.core.records import INODE_HAS_CAPABILITY, Inode, decode_root, inode_key
+from redfs.proto.gen import cluster_pb2 as pb
+
+log = logging.getLogger("redfs.fs")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+O_ACCMODE, O_RDONLY, O_TRUNC = 3, 0, 0o1000
+LISTED_LOST_FILES = 100
+"""Names of files with lost data that are written to the log; their number is told beyond."""
+
+
+class Space(NamedTuple):
+    """What statfs shows."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Vfs:
+    """See the module. Belongs to one event loop; made from the reply to Attach."""
+
+    def __init__(
+        self,
+        session: Session,
+        attached: pb.AttachReply,
+        store: Store,
+        reader: Reader,
+        config: FsConfig | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.config = config = config or FsConfig()
+        self.volume_id: int = attached.volume.volume_id
+        self.volume_name: str = attached.volume.name
+        self.is_snapshot = attached.epoch != 0
+        self.read_only = not attached.exclusive
+        self.failure: RedfsError | None = None
+        self._session = session
+        self._clock = clock
+        self._now_ns = now_ns
+        self._sleep = sleep
+        self._store = store
+        self.metadata = Metadata(session, self.volume_id, decode_root(attached.root), config)
+        self.buffer = WriteBuffer()
+        self.write_log = WriteLog(self.metadata, config, clock)
+        self.committer = Committer(
+            session,
+            self.volume_id,
+            self.write_log,
+            config,
+            clock=clock,
+            store_again=self._store_again,
+            on_failed=self.fail,
+            sleep=sleep,
+        )
+        self.flusher = Flusher(
+            self.metadata,
+            self.buffer,
+            self.write_log,
+            self.committer,
+            store,
+            reader,
+            config,
+            clock=clock,
+            on_failed=self.fail,
+        )
+        self.space = SpaceReservation(session, self.volume_id, config)
+        self.inode_numbers = InodeNumbers(session, self.volume_id, config)
+        self.io = FileIo(
+            self.metadata,
+            self.buffer,
+            self.flusher,
+            self.committer,
+            self.space,
+            reader,
+            config,
+            clock=clock,
+            now_ns=now_ns,
+            folder_of=lambda ino: self._names.get(ino, (0, b""))[0],
+        )
+        self._files: dict[int, Handle] = {}
+        self._folders: dict[int, int] = {}
+        self._next_handle = 1
+        self._open: dict[int, int] = {}
+        """Inode -> open handles."""
+        self._names: dict[int, tuple[int, bytes]] = {}
+        """Inode -> the folder and name that it was last seen under."""
+        self._statfs: tuple[float, Space] | None = None
+        self._fetched_at_s = clock()
+
+    async def start(self) -> None:
+        """Before the first request: reserves space and takes inode numbers."""
+        if not self.read_only:
+            await asyncio.gather(self.space.ask(), self.inode_numbers.fill())
+
+    # ------------------------------------------------------------ finding
+
+    async def lookup(self, parent: int, name: bytes) -> Entry:
+        """The inode that a name has. ENOENT."""
+        entry = (await self._look(engine.lookup, parent, name)).value
+        self._remember(entry.ino, parent, name)
+        return Entry(entry.ino, self._shown(entry.ino, entry.inode))
+
+    async def getattr(self, ino: int) -> Inode:
+        """The attributes as a user sees them. ENOENT."""
+        return self._shown(ino, (await self._look(engine.getattr, ino)).value)
+
+    async def readlink(self, ino: int) -> bytes:
+        """The target of a symbolic link."""
+        return (await self._look(engine.readlink, ino)).value
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        """An attribute's value. ENODATA; for security.capability, which is asked for before every write, at once."""
+        return (await self._look(engine.getxattr, ino, name)).value
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        """The names of all attributes."""
+        return (await self._look(engine.listxattr, ino)).value
+
+    def lacks_capability(self, ino: int) -> bool:
+        """Whether it is known without a fetch that security.capability is not set."""
+        inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
+        return inode is not None and not inode.flags & INODE_HAS_CAPABILITY
+
+    async def statfs(self) -> Space:
+        """The space of the volume, at most `statfs_s` old."""
+        now_s = self._clock()
+        if self._statfs is None or now_s - self._statfs[0] > self.config.statfs_s:
+            reply = await self._session.call(stat_volume=pb.StatVolume(volume_id=self.volume_id))
+            self._statfs = (now_s, Space(reply.total_bytes, reply.free_bytes))
+        return self._statfs[1]
+
+    # ------------------------------------------------------------ making, removing, moving
+
+    async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Entry]:
+        """Makes a file and opens it: (handle, entry)."""
+        entry = await self._make(engine.create, ctx, parent, name, mode)
+        return self._open_file(entry.ino, flags), entry
+
+    async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
+        return await self._make(engine.mknod, ctx, parent, name, mode, rdev)
+
+    async def mkdir(self, ctx: Context, parent: int, name: bytes, mode: int) -> Entry:
+        entry = await self._make(engine.mkdir, ctx, parent, name, mode)
+        self.metadata.folder_is_new(entry.ino)
+        return entry
+
+    async def symlink(self, ctx: Context, parent: int, name: bytes, target: bytes) -> Entry:
+        return await self._make(engine.symlink, ctx, parent, name, target)
+
+    async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
+        entry = await self._change(engine.link, ctx, ino, new_parent, new_name)
+        return Entry(ino, self._shown(ino, entry.inode))
+
+    async def unlink(self, ctx: Context, parent: int, name: bytes) -> None:
+        self._removed(await self._change(engine.unlink, ctx, parent, name, self._open))
+
+    async def rmdir(self, ctx: Context, parent: int, name: bytes) -> None:
+        self._removed(await self._change(engine.rmdir, ctx, parent, name, self._open))
+
+    async def rename(
+        self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """Moves a name. Where it replaces another, the moved file's data is recorded first."""
+        self._writable()
+        while await self._replaces_with_dirty(old_parent, old_name, new_parent, new_name):
+            source = (await self._look(engine.lookup, old_parent, old_name)).value.ino
+            await self.flusher.flush(source)
+        renamed = await self._change(engine.rename, ctx, old_parent, old_name, new_parent, new_name, flags, self._open)
+        self._remember(renamed.ino, new_parent, new_name)
+        if renamed.replaced is not None:
+            self._removed(renamed.replaced)
+
+    async def _replaces_with_dirty(self, old_parent: int, old_name: bytes, parent: int, name: bytes) -> bool:
+        try:
+            source = (await self._look(engine.lookup, old_parent, old_name)).value.ino
+            if source not in self.buffer.files:
+                return False
+            target = (await self._look(engine.lookup, parent, name)).value.ino
+        except FsError:
+            return False  # the rename itself says what is wrong
+        file = self.buffer.files.get(source)
+        return target != source and file is not None and bool(file.slots)
+
+    async def _make(self, operation: Callable[..., Outcome[Entry]], ctx: Context, *args: Any) -> Entry:
+        self._writable()
+        ino = self.inode_numbers.take_now()
+        if ino is None:
+            ino = await self.inode_numbers.take()
+        entry = await self._change(operation, ctx, *args, ino)
+        self.metadata.inode_is_new(ino)
+        self._remember(ino, args[0], args[1])
+        return entry
+
+    def _removed(self, removed: engine.Removed) -> None:
+        if removed.inode is None:
+            self.buffer.drop(removed.ino)
+            self._names.pop(removed.ino, None)
+
+    # ------------------------------------------------------------ attributes
+
+    async def setattr(
+        self,
+        ctx: Context,
+        ino: int,
+        *,
+        mode: int | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        size: int | None = None,
+        atime_ns: int | None = None,
+        mtime_ns: int | None = None,
+        ctime_ns: int | None = None,
+    ) -> Inode:
+        """Changes attributes; with `size` cuts or extends the file, in order with its dirty data."""
+        self._writable()
+        change: dict[str, Any] = {
+            "mode": mode, "uid": uid, "gid": gid, "size": size,
+            "atime_ns": atime_ns, "mtime_ns": mtime_ns, "ctime_ns": ctime_ns,
+        }  # fmt: skip
+        if size is not None:
+            return await self._truncate(ctx, ino, size, change)
+        inode = await self._change(engine.setattr, ctx, ino, **change)
+        if mtime_ns is not None:
+            self._times_set(ino)
+        return self._shown(ino, inode)
+
+    async def _truncate(self, ctx: Context, ino: int, size: int, change: dict[str, Any]) -> Inode:
+        while True:
+            with self.flusher.held(ino):
+                if await self.io.before_cut(ino, size):
+                    inode = await self._change(engine.setattr, ctx, ino, **change)
+                    self._times_set(ino)
+                    return self._shown(ino, inode)
+            await self.flusher.flush(ino)
+
+    def _times_set(self, ino: int) -> None:
+        file = self.buffer.files.get(ino)
+        if file is not None:
+            file.mtime_ns = None
+
+    async def setxattr(self, ctx: Context, ino: int, name: bytes, value: bytes, flags: int = 0) -> None:
+        await self._change(engine.setxattr, ctx, ino, name, value, flags)
+
+    async def removexattr(self, ctx: Context, ino: int, name: bytes) -> None:
+        await self._change(engine.removexattr, ctx, ino, name)
+
+    def _shown(self, ino: int, inode: Inode) -> Inode:
+        """The inode with the size and times of data that is not recorded yet."""
+        file = self.buffer.files.get(ino)
+        if file is None:
+            return inode
+        times = file.mtime_ns
+        if times is None:
+            return inode if file.end <= inode.size else inode._replace(size=file.end)
+        return inode._replace(size=max(inode.size, file.end), mtime_ns=times, ctime_ns=max(times, inode.ctime_ns))
+
+    # ------------------------------------------------------------ files
+
+    async def open(self, ctx: Context, ino: int, flags: int) -> int:
+        """Opens a file; O_TRUNC cuts it. The handle."""
+        inode = (await self._look(engine.getattr, ino)).value
+        if S_ISDIR(inode.mode):
+            raise FsError(EISDIR)
+        if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
+            self._writable()
+        if flags & O_TRUNC and S_ISREG(inode.mode):
+            change: dict[str, Any] = {"size": 0, "kill_priv": ctx.uid != 0 and bool(inode.mode & (S_ISUID | S_ISGID))}
+            await self._truncate(ctx, ino, 0, change)
+        return self._open_file(ino, flags)
+
+    def _open_file(self, ino: int, flags: int) -> int:
+        number = self._next_handle
+        self._next_handle += 1
+        self._files[number] = Handle(ino, writes=flags & O_ACCMODE != O_RDONLY)
+        self._open[ino] = self._open.get(ino, 0) + 1
+        return number
+
+    async def read(self, handle: int, offset: int, size: int) -> Buffer:
+        """Bytes of the file; fewer at its end. Use them before the next await."""
+        return await self.io.read(self._file(handle), offset, size)
+
+    async def write(self, handle: int, offset: int, data: Buffer) -> int:
+        """Takes bytes, which must not change afterwards. Their number."""
+        self._writable()
+        return await self.io.write(self._file(handle), offset, data)
+
+    def flush(self, handle: int) -> None:
+        """At each close: raises why data of the file could not be stored, if so. It is kept and tried again."""
+        file = self.buffer.files.get(self._file(handle).ino)
+        if self.failure is not None and not self.read_only:
+            raise self.failure
+        if file is not None and file.error is not None:
+            raise file.error
+
+    async def fsync(self, handle: int) -> None:
+        """Returns when the file's data and every namespace operation so far are durable."""
+        await self.fsync_inode(self._file(handle).ino)
+
+    async def fsync_inode(self, ino: int) -> None:
+        """`fsync` by inode; for a folder: the namespace operations."""
+        if self.read_only:
+            return
+        if self.failure is not None:
+            raise self.failure
+        await self.flusher.flush(ino)
+        await self.committer.barrier()
+
+    async def release(self, ctx: Context, handle: int) -> None:
+        """The last close of a handle."""
+        file = self._files.pop(handle, None)
+        if file is not None:
+            await self._closed(ctx, file.ino)
+
+    async def _closed(self, ctx: Context, ino: int) -> None:
+        left = self._open[ino] - 1
+        if left:
+            self._open[ino] = left
+            return
+        del self._open[ino]
+        if self.read_only:
+            return
+        inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
+        if inode is not None and not inode.nlink and await self._change(engine.release, ctx, ino):
+            self.buffer.drop(ino)
+            self._names.pop(ino, None)
+        elif self.buffer.closed(ino):
+            self.flusher.kick()
+
+    def _file(self, handle: int) -> Handle:
+        file = self._files.get(handle)
+        if file is None:
+            raise FsError(EBADF)
+        return file
+
+    # ------------------------------------------------------------ folders
+
+    async def opendir(self, ino: int) -> int:
+        """Opens a folder. The handle."""
+        await self._look(engine.getattr, ino)
+        number = self._next_handle
+        self._next_handle += 1
+        self._folders[number] = ino
+        self._open[ino] = self._open.get(ino, 0) + 1
+        return number
+
+    async def readdir(self, handle: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
+        """Entries behind a cookie with their attributes as shown; an empty list is the end.
+
+        Entries that change while a folder is listed appear as they are now; all others exactly once.
+        """
+        ino = self._folders.get(handle)
+        if ino is None:
+            raise FsError(EBADF)
+        while True:
+            listed = (await self._look(engine.readdir, ino, after_cookie, limit)).value
+            lacking = [entry.ino for entry in listed if entry.inode is None]
+            if not lacking:
+                break
+            await self.metadata.fetch(Miss(keys=[inode_key(i) for i in lacking if not self._is_known(i)]))
+            if all(self._is_known(i) for i in lacking) and any(self._inode(i) is None for i in lacking):
+                log.error("folder %d has entries without inodes: run `redfs check`", ino)
+                listed = [entry for entry in listed if entry.inode is not None]
+                break
+        for entry in listed:
+            if entry.cookie > 2:
+                self._remember(entry.ino, ino, entry.name)
+        return [(entry, self._shown(entry.ino, entry.inode)) for entry in listed if entry.inode is not None]
+
+    async def releasedir(self, ctx: Context, handle: int) -> None:
+        """Closes a folder."""
+        ino = self._folders.pop(handle, None)
+        if ino is not None:
+            await self._closed(ctx, ino)
+
+    async def fsyncdir(self, handle: int) -> None:
+        """Returns when every namespace operation so far is durable."""
+        if not self.read_only:
+            if self.failure is not None:
+                raise self.failure
+            await self.committer.barrier()
+
+    def _is_known(self, ino: int) -> bool:
+        return self.metadata.knows(inode_key(ino))
+
+    def _inode(self, ino: int) -> Inode | None:
+        return cast("Inode | None", self.metadata.peek(inode_key(ino)))
+
+    # ------------------------------------------------------------ the whole volume
+
+    async def sync(self) -> None:
+        """Returns when everything written so far is durable."""
+        if self.read_only:
+            return
+        if self.failure is not None:
+            raise self.failure
+        await self.flusher.flush_all()
+        await self.committer.barrier()
+
+    async def on_flush(self, volume_id: int) -> None:
+        """The coordinator's order before a snapshot."""
+        if volume_id == self.volume_id:
+            await self.sync()
+
+    def tick(self) -> None:
+        """To be called a few times a second: writes back what is old, commits what waits."""
+        if self.read_only:
+            if not self.is_snapshot and self._clock() - self._fetched_at_s >= self.config.volatile_s:
+                self._fetched_at_s = self._clock()
+                self.metadata.forget_clean()
+            return
+        if self.failure is None:
+            self.flusher.tick()
+            self.committer.tick()
+
+    def fail(self, error: RedfsError) -> None:
+        """The mount has come to its end: nothing can be stored any more. Says in the log what is lost."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        if self.read_only:
+            return
+        lost = [self.path_of(ino) for ino in self.buffer.dirty_inodes()]
+        log.error("%s", error)
+        for path in lost[:LISTED_LOST_FILES]:
+            log.error("unsaved changes are lost: %s", path)
+        if len(lost) > LISTED_LOST_FILES:
+            log.error("unsaved changes are lost in %d more files", len(lost) - LISTED_LOST_FILES)
+        if self.write_log.pending_rows:
+            log.error("%d changed records were not committed", self.write_log.pending_rows)
+        self.committer.fail(error)
+        self.flusher.fail(error)
+
+    def on_lapsed(self) -> None:
+        """The coordinator ended the session."""
+        self.fail(
+            LeaseLapsed(
+                f"the coordinator ended this mount of '{self.volume_name}', because it was silent for too long: "
+                "unmount and mount again"
+            )
+        )
+
+    async def close(self) -> None:
+        """Makes everything durable, trying for `give_up_s`. Raises what stood in the way; then data is lost."""
+        deadline_s = self._clock() + self.config.give_up_s
+        pause_s = self.config.retry_first_s
+        try:
+            while True:
+                try:
+                    await self.sync()
+                    break
+                except TRANSIENT as error:
+                    if self._clock() >= deadline_s:
+                        self.fail(error)
+                        raise
+                    log.warning("not everything is safe yet: %s; trying again", error)
+                    await self._sleep(pause_s)
+                    pause_s = min(2 * pause_s, self.config.retry_max_s)
+        finally:
+            await self.space.stop()
+            await self.inode_numbers.stop()
+            await self.flusher.stop()
+            await self.committer.stop()
+
+    def path_of(self, ino: int) -> str:
+        """Where the inode was last seen, from the top of the volume; its number where that is not known."""
+        parts: list[str] = []
+        at = ino
+        while at != ROOT_INO:
+            if at not in self._names or len(parts) > 256:
+                return f"<inode {ino}>"
+            at, name = self._names[at]
+            parts.append(name.decode("utf-8", "backslashreplace"))
+        return "/" + "/".join(reversed(parts))
+
+    # ------------------------------------------------------------ helpers
+
+    async def _look(
+        self, operation: Callable[Concatenate[Any, P], Outcome[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Outcome[T]:
+        if self.failure is not None:
+            raise self.failure
+        try:
+            return operation(self.metadata, *args, **kwargs)
+        except Miss as miss:
+            await self.metadata.fetch(miss)
+        return await self.metadata.run(operation, *args, **kwargs)
+
+    async def _change(
+        self, operation: Callable[Concatenate[Any, P], Outcome[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs an operation and puts its write-set into the log."""
+        self._writable()
+        if not self.committer.has_room:
+            await self.committer.room()
+        outcome = await self._look(operation, *args, **kwargs)
+        if outcome.writes:
+            self.write_log.append(outcome.writes)
+            self.committer.appended()
+        return outcome.value
+
+    def _writable(self) -> None:
+        if self.read_only:
+            raise FsError(EROFS)
+        if self.failure is not None:
+            raise self.failure
+
+    def _remember(self, ino: int, parent: int, name: bytes) -> None:
+        names = self._names
+        if ino not in names and len(names) >= self.config.remembered_names:
+            del names[next(iter(names))]
+        names[ino] = (parent, name)
+
+    async def _store_again(self, plain: Sequence[Buffer]) -> Stored:
+        return await self._store.store(plain, dedupe=False)
