@@ -5,6 +5,7 @@ Hypothesis makes small trees and then one operation on them; both must succeed o
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -41,9 +42,10 @@ class Twins:
         *folders, last = path.split("/")
         for name in folders:
             parent = ns.lookup(self.view, parent, name.encode()).value.ino
-            if stat.S_ISLNK(ns.getattr(self.view, parent).value.mode):
+            mode = ns.getattr(self.view, parent).value.mode
+            if not stat.S_ISDIR(mode):
                 # The trees' links point nowhere.
-                raise FsError(2)
+                raise FsError(errno.ENOENT if stat.S_ISLNK(mode) else errno.ENOTDIR)
         return parent, last.encode()
 
     def ino(self, path: str) -> int:
