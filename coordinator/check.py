@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
@@ -93,7 +93,7 @@ Item = str | Expected | Summary
 """A problem, expected shards, or the end."""
 
 
-def check(kv: ReadKv, pause: Pause = lambda: None) -> Iterator[Item]:
+def check(kv: ReadKv, pause: Pause = lambda: None) -> Generator[Item, None, None]:
     """Problems first, then the expected shards, then the summary."""
     problems = 0
     records = 0

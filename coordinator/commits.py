@@ -6,7 +6,7 @@ domain, on a fully redundant segment, is not stored again: the slots get the sto
 volume's head and references are settled: a block that nothing names gets no row, a segment without live blocks is
 doomed.
 
-A commit sent again is answered from the session's row and changes nothing. Raises LeaseLapsed, CommitRefused (with
+A commit sent again is answered as it was the first time and changes nothing. Raises LeaseLapsed, CommitRefused (with
 the blocks that are gone; nothing was applied, send the data again under the same number), InvalidArgument.
 """
 
@@ -27,11 +27,15 @@ from redfs.core.tables import (
     FINGERPRINT_BYTES,
     MAX_SEGMENT_PAYLOAD_BYTES,
     OPEN_SEGMENTS,
+    REPLIES,
     SESSIONS,
     BlockRow,
     JobKind,
     SegmentRow,
     SegmentState,
+    Substitutions,
+    decode_reply,
+    encode_reply,
     encode_session,
     pair_key,
     u64_key,
@@ -44,6 +48,8 @@ MAX_BLOCKS = 65_536
 MAX_COMMIT_SEGMENTS = 256
 """As many as a session may have open."""
 SHARD_ALIGN_BYTES = 64
+KEPT_REPLIES = 256
+"""Answers kept for commits that are sent again after a lost stream: as many requests as a client has under way."""
 MAX_CODEC = 1
 RECORD_KINDS = frozenset({Kind.INODE, Kind.DIRENT, Kind.SLOT, Kind.XATTR, Kind.ORPHAN})
 """What clients write; a volume's root record is the coordinator's."""
@@ -77,15 +83,12 @@ class CommitRequest(NamedTuple):
     records: Sequence[Record]
 
 
-Substitutions = tuple[tuple[int, int], ...]
-"""(block that was sent, stored block that stands for it now)."""
-
-
 def commit(txn: Txn, session_id: int, request: CommitRequest) -> Substitutions:
     """Applies one commit; see the module."""
     session = require_session(txn, session_id)
-    if request.number == session.last_commit and request.number:
-        return session.reply
+    if session.last_commit - KEPT_REPLIES < request.number <= session.last_commit and request.number:
+        stored = txn.kv.get(REPLIES, pair_key(session_id, request.number))
+        return () if stored is None else decode_reply(stored)
     volume = require_delegation(txn, session_id, request.volume_id)
     if request.number <= session.last_commit:
         raise InvalidArgument(f"commit {request.number} was answered long ago, the last one is {session.last_commit}")
@@ -106,8 +109,11 @@ def commit(txn: Txn, session_id: int, request: CommitRequest) -> Substitutions:
     txn.settle(new_blocks, segments)
     for segment in request.segments:
         _count_written(txn, segment)
-    session = session._replace(last_commit=request.number, reply=substitutions)
-    txn.kv.put(SESSIONS, u64_key(session_id), encode_session(session))
+    txn.kv.put(SESSIONS, u64_key(session_id), encode_session(session._replace(last_commit=request.number)))
+    if request.number > KEPT_REPLIES:
+        txn.kv.delete(REPLIES, pair_key(session_id, request.number - KEPT_REPLIES))
+    if substitutions:
+        txn.kv.put(REPLIES, pair_key(session_id, request.number), encode_reply(substitutions))
     return substitutions
 
 

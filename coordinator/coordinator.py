@@ -166,11 +166,13 @@ class Coordinator:
         self._next_job = key + b"\0"
         return True
 
-    def tick(self) -> int:
-        """To be called every second or so: ends sessions that were away for too long; how many."""
-        if not self.leases.lapsed_longer_than(self.config.session_keep_s):
-            return 0
-        return self.execute(sessions.end_forgotten)
+    def forgotten_sessions(self) -> bool:
+        """Whether sessions were away for too long: then `end_forgotten` should run. To be asked every second or so."""
+        return bool(self.leases.lapsed_longer_than(self.config.session_keep_s))
+
+    def end_forgotten(self, txn: Txn) -> int:
+        """The command that ends them; how many."""
+        return sessions.end_forgotten(txn)
 
     def jobs(self) -> list[tuple[bytes, Any]]:
         """(key, row) of every background job."""

@@ -26,6 +26,7 @@ from redfs.core.tables import (
     MOUNTS,
     NEXT_SESSION_KEY,
     OPEN_SEGMENTS,
+    REPLIES,
     RESERVATIONS,
     SESSIONS,
     TOKEN_BYTES,
@@ -73,7 +74,7 @@ def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes =
         raise Busy(f"the pool has {MAX_SESSIONS} sessions already: unmount some first")
     opened = Opened(txn.next_number(NEXT_SESSION_KEY), txn.env.randomness.token_bytes(TOKEN_BYTES), 0, False)
     name = client_name[:MAX_CLIENT_NAME_CHARS] or "unnamed client"
-    row = SessionRow(opened.token, txn.now_ns, 0, name, ())
+    row = SessionRow(opened.token, txn.now_ns, 0, name)
     txn.kv.put(SESSIONS, u64_key(opened.session_id), encode_session(row))
     txn.after_commit.append(lambda: txn.env.leases.start(opened.session_id))
     return opened
@@ -161,6 +162,8 @@ def end_session(txn: Txn, session_id: int) -> None:
         row = txn.segment(segment_id)
         if row is not None:
             txn.doom(segment_id, row)
+    for number, _ in list(scan_pairs(txn.kv, REPLIES, session_id)):
+        txn.kv.delete(REPLIES, pair_key(session_id, number))
     txn.kv.delete(SESSIONS, u64_key(session_id))
     txn.after_commit.append(lambda: txn.env.leases.end(session_id))
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))

@@ -35,6 +35,8 @@ DEDUPE = "dedupe"
 """domain, fingerprint -> block id. Rebuildable from BLOCKS."""
 SESSIONS = "sessions"
 """session id -> SessionRow."""
+REPLIES = "replies"
+"""session id, commit number -> substitutions that the commit was answered with; none: no row."""
 ATTACHMENTS = "attachments"
 """session id, volume id -> Access."""
 MOUNTS = "mounts"
@@ -55,7 +57,7 @@ JOBS = "jobs"
 """job kind, two numbers that name its object -> JobRow."""
 
 TABLES = (
-    META, VOLUMES, NAMES, CHILDREN, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, ATTACHMENTS, MOUNTS,
+    META, VOLUMES, NAMES, CHILDREN, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES, ATTACHMENTS, MOUNTS,
     DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS,
 )  # fmt: skip
 
@@ -337,24 +339,32 @@ class SessionRow(NamedTuple):
     last_commit: int
     client_name: str
     """For people."""
-    reply: tuple[tuple[int, int], ...]
-    """Substitutions (block, stored) that the last commit was answered with."""
 
 
-_SESSION = struct.Struct(f">B{TOKEN_BYTES}sqQI")
+_SESSION = struct.Struct(f">B{TOKEN_BYTES}sqQ")
 
 
 def encode_session(row: SessionRow) -> bytes:
-    head = _SESSION.pack(ROW_VERSION, row.token, row.created_ns, row.last_commit, len(row.reply))
-    return head + _text(row.client_name) + b"".join([_U64_PAIR.pack(*pair) for pair in row.reply])
+    return _SESSION.pack(ROW_VERSION, row.token, row.created_ns, row.last_commit) + _text(row.client_name)
 
 
 def decode_session(data: bytes) -> SessionRow:
     _check_version("session", data)
-    _, token, created, last, count = _SESSION.unpack_from(data)
-    name, at = _take_text(data, _SESSION.size)
-    reply = tuple([_U64_PAIR.unpack_from(data, at + 16 * n) for n in range(count)])
-    return SessionRow(token, created, last, name, reply)
+    _, token, created, last = _SESSION.unpack_from(data)
+    return SessionRow(token, created, last, _take_text(data, _SESSION.size)[0])
+
+
+Substitutions = tuple[tuple[int, int], ...]
+"""(block that a commit sent, stored block that stands for it)."""
+
+
+def encode_reply(reply: Substitutions) -> bytes:
+    return bytes((ROW_VERSION,)) + b"".join([_U64_PAIR.pack(*pair) for pair in reply])
+
+
+def decode_reply(data: bytes) -> Substitutions:
+    _check_version("reply", data)
+    return tuple(_U64_PAIR.iter_unpack(data[1:]))
 
 
 # ---------------------------------------------------------------- nodes and shards

@@ -1,0 +1,168 @@
+"""Between cluster.proto's messages and the plain types that commands work on. Checks nothing but what would not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from redfs.coordinator import check, reads
+from redfs.coordinator.cluster import NodeView, Report
+from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.nodes import Hello
+from redfs.coordinator.status import Status
+from redfs.coordinator.volumes import COMPRESSION_NAMES
+from redfs.core.errors import WrongFormat
+from redfs.core.policy import Layout
+from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.rpc import PROTOCOL_VERSION
+
+KIND_NAMES = {int(VolumeKind.ZERO): "zero", int(VolumeKind.LIVE): "live", int(VolumeKind.SNAPSHOT): "snapshot"}
+STATE_NAMES = {int(VolumeState.OK): "ok", int(VolumeState.DELETING): "deleting", int(VolumeState.DELETED): "deleted"}
+
+
+def protocol() -> pb.ProtocolVersion:
+    """What this coordinator speaks."""
+    return pb.ProtocolVersion(version=PROTOCOL_VERSION)
+
+
+def check_protocol(peer: pb.ProtocolVersion, what: str) -> None:
+    """Raises WrongFormat where the peer speaks another version or needs features that are not known here."""
+    if peer.version != PROTOCOL_VERSION:
+        raise WrongFormat(
+            f"this {what} speaks version {peer.version}, the coordinator {PROTOCOL_VERSION}: upgrade the older one"
+        )
+    if peer.incompatible_features:
+        raise WrongFormat(
+            f"this {what} needs features {peer.incompatible_features:#x} that the coordinator does not know: upgrade it"
+        )
+
+
+def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
+    return pb.Volume(
+        volume_id=row.volume_id,
+        kind=KIND_NAMES[row.kind],
+        name=row.name,
+        parent_id=row.parent_id,
+        state=STATE_NAMES[row.state],
+        created_ns=row.created_ns,
+        protection=str(row.policy),
+        description=row.description,
+        color=row.color,
+        compression=COMPRESSION_NAMES[row.compression],
+        minimum_nodes=row.minimum_nodes,
+        mounts=mounts,
+    )
+
+
+def to_node(node: NodeView) -> pb.Node:
+    report = node.report
+    return pb.Node(
+        node_id=node.node_id,
+        address=node.row.address,
+        state="up" if node.up else "down",
+        capacity_bytes=report.capacity_bytes,
+        used_bytes=report.used_bytes,
+        free_bytes=report.free_bytes,
+        shards=report.shards,
+        backing_files=report.backing_files,
+        domain=node.row.domain,
+        last_seen_s=node.seen_ago_s,
+        data_folder=node.row.data_folder,
+        generation=node.row.generation,
+    )
+
+
+def to_segment(segment_id: int, row: SegmentRow) -> pb.Segment:
+    k, m = row.layout
+    return pb.Segment(segment_id=segment_id, k=k, m=m, shard_bytes=row.shard_bytes, nodes=row.nodes)
+
+
+def to_block(block_id: int, row: BlockRow) -> pb.Block:
+    return pb.Block(
+        block_id=block_id,
+        segment_id=row.segment_id,
+        offset=row.offset,
+        stored_bytes=row.stored_bytes,
+        plain_bytes=row.plain_bytes,
+        codec=row.codec,
+        checksum=row.checksum,
+        fingerprint=row.fingerprint,
+    )
+
+
+def to_rows(rows: Iterable[reads.Row]) -> list[pb.Row]:
+    return [pb.Row(kind=kind, obj=obj, value=value) for kind, obj, value in rows]
+
+
+def from_commit(sent: pb.Commit) -> CommitRequest:
+    return CommitRequest(
+        sent.volume_id,
+        sent.number,
+        [SegmentLayout(s.segment_id, Layout(s.k, s.m), s.shard_bytes, tuple(s.nodes)) for s in sent.segments],
+        [
+            (
+                b.block_id,
+                BlockRow(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum, b.fingerprint, 0),
+            )
+            for b in sent.blocks
+        ],
+        [Record(r.kind, r.obj, r.value) for r in sent.rows],
+    )
+
+
+def from_hello(hello: pb.NodeHello) -> Hello:
+    return Hello(
+        hello.pool_id,
+        hello.node_id,
+        hello.disk_uuid,
+        hello.address,
+        hello.generation,
+        hello.domain,
+        hello.data_folder,
+    )
+
+
+def from_heartbeat(beat: pb.NodeHeartbeat) -> Report:
+    return Report(beat.capacity_bytes, beat.used_bytes, beat.free_bytes, beat.shards, beat.backing_files, beat.failed)
+
+
+def to_status(status: Status, commits: int, transactions: int, damage_reports: int) -> pb.PoolStatus:
+    return pb.PoolStatus(
+        pool_id=status.pool_id,
+        health=status.health,
+        problems=status.problems,
+        nodes_up=sum(n.up for n in status.nodes),
+        nodes_total=len(status.nodes),
+        capacity_bytes=sum(n.report.capacity_bytes for n in status.nodes),
+        used_bytes=sum(n.report.used_bytes for n in status.nodes),
+        free_bytes=sum(n.report.free_bytes for n in status.nodes),
+        logical_bytes=status.totals.logical_bytes,
+        unique_bytes=status.totals.unique_bytes,
+        stored_bytes=status.totals.stored_bytes,
+        segment_bytes=status.totals.segment_bytes,
+        blocks=status.totals.blocks,
+        segments=status.totals.segments,
+        volumes=status.volumes,
+        sessions=status.sessions,
+        jobs=[
+            pb.Job(job_id=j.job.job_id, kind=j.kind, state=j.state, subject=j.job.subject, done=j.job.done)
+            for j in status.jobs
+        ],
+        uptime_s=status.uptime_s,
+        shards_to_delete=status.shards_to_delete,
+        commits=commits,
+        transactions=transactions,
+        damage_reports=damage_reports,
+    )
+
+
+def to_check_item(item: check.Item) -> pb.CheckItem:
+    if isinstance(item, str):
+        return pb.CheckItem(problem=item)
+    if isinstance(item, check.Expected):
+        return pb.CheckItem(
+            expected=pb.ExpectedShards(node_id=item.node_id, packed=item.packed, committed=item.committed)
+        )
+    return pb.CheckItem(
+        summary=pb.CheckSummary(volumes=item.volumes, records=item.records, blocks=item.blocks, segments=item.segments)
+    )

@@ -1,0 +1,237 @@
+"""One storage node's gRPC stream: its heartbeats in, deletions and questions for its inventory out.
+
+Deletions go out a page at a time, the next when the node has acknowledged the one before; what is not acknowledged is
+sent again. An inventory is compared with the rows page by page, in reader threads, and what differs is settled by
+commands that look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import grpc.aio
+
+from redfs.coordinator import convert, nodes
+from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
+from redfs.core.errors import InvalidArgument, RedfsError, WrongFormat
+from redfs.core.tables import pack_shards, unpack_held_shards, unpack_shards
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.rpc_errors import failure_of
+
+DELETE_PAGE = 4096
+"""Shards in one order: 40 KiB, about a second of a node's work."""
+DELETE_AGAIN_S = 30.0
+"""Shards whose deletion was not acknowledged are ordered again after this."""
+LOOK_INTERVAL_S = 0.5
+"""How often the queue is looked at while nothing wakes it: what waits out its grace time becomes due unannounced."""
+MAX_INVENTORY_PAGES = 4
+"""Pages of an inventory that wait to be compared; beyond them the stream is not read."""
+MAX_SEGMENT = 1 << 63
+
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
+
+log = logging.getLogger(__name__)
+
+
+class _Page(NamedTuple):
+    inventory_id: int
+    held: list[tuple[int, int, int]]
+    last: bool
+
+
+class NodeStream:
+    """See the module. Made by the servicer for each stream."""
+
+    def __init__(self, context: Any, shell: Shell) -> None:
+        self._context = context
+        self._shell = shell
+        self._cluster = shell.coordinator.cluster
+        self._clock = shell.coordinator.env.clock
+        self._config = shell.coordinator.config
+        self._node_id = 0
+        self._stream = 0
+        self._writing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._unacknowledged: set[tuple[int, int]] = set()
+        self._sent_s = 0.0
+        self._pages: asyncio.Queue[_Page] = asyncio.Queue(MAX_INVENTORY_PAGES)
+        self._inventory_id = 0
+        self._asked_ns = 0
+        self._asked_s = float("-inf")
+
+    async def run(self) -> None:
+        """Serves the stream until either side ends it or the node opens another."""
+        try:
+            if not await self._let_in():
+                return
+        except RedfsError as error:
+            log.warning("a storage node was refused: %s", error)
+            await self._send(pb.NodeOrder(refused=failure_of(error)))
+            return
+        self._shell.node_wakers[self._node_id] = self._wake.set
+        helpers = [
+            start(self._read_all(), "node reader"),
+            start(self._delete_all(), "node deletions"),
+            start(self._compare_all(), "node inventory"),
+        ]
+        try:
+            done, _ = await asyncio.wait(helpers, return_when=asyncio.FIRST_COMPLETED)
+            for helper in done:
+                failure = helper.exception()
+                if failure is not None:
+                    log.warning("the stream of node %d ends: %s", self._node_id, as_redfs_error(failure))
+        finally:
+            self._cluster.detached(self._node_id, self._stream)
+            if self._shell.node_wakers.get(self._node_id) == self._wake.set:
+                del self._shell.node_wakers[self._node_id]
+            await cancel_and_wait(helpers)
+            log.info("node %d has left its stream", self._node_id)
+
+    async def _let_in(self) -> bool:
+        report = await self._context.read()
+        if report is EOF:
+            return False
+        if report.WhichOneof("body") != "hello":
+            raise InvalidArgument("the first message of a storage node must be its hello")
+        convert.check_protocol(report.hello.protocol, "storage node")
+        hello = convert.from_hello(report.hello)
+        self._node_id, row = await self._shell.run(lambda txn: nodes.register(txn, hello))
+        self._stream = self._cluster.attached(self._node_id, row)
+        log.info(
+            "node %d is here: %s, folder %s, start %d", self._node_id, row.address, row.data_folder, row.generation
+        )
+        await self._send(
+            pb.NodeOrder(
+                welcome=pb.NodeWelcome(
+                    protocol=convert.protocol(),
+                    pool_id=self._shell.coordinator.pool_id,
+                    node_id=self._node_id,
+                    heartbeat_s=self._config.heartbeat_s,
+                )
+            )
+        )
+        return True
+
+    async def _send(self, order: pb.NodeOrder) -> None:
+        async with self._writing:
+            await self._context.write(order)
+
+    # -- reports in
+
+    async def _read_all(self) -> None:
+        while True:
+            report = await self._context.read()
+            if report is EOF:
+                return
+            body = report.WhichOneof("body")
+            if body == "heartbeat":
+                if not await self._heartbeat(report.heartbeat):
+                    return
+            elif body == "deleted":
+                await self._deleted(unpack_shards(report.deleted.packed))
+            elif body == "inventory":
+                page = report.inventory
+                await self._pages.put(_Page(page.inventory_id, unpack_held_shards(page.packed), page.last))
+            else:
+                log.warning("node %d sent something that is not known here: %s", self._node_id, body)
+
+    async def _heartbeat(self, beat: pb.NodeHeartbeat) -> bool:
+        if not self._cluster.reported(self._node_id, self._stream, convert.from_heartbeat(beat)):
+            log.info("node %d has a newer stream, this one ends", self._node_id)
+            return False
+        if beat.failed:
+            await self._shell.run(lambda txn: nodes.set_failed(txn, self._node_id))
+        return True
+
+    async def _deleted(self, shards: list[tuple[int, int]]) -> None:
+        await self._shell.run(lambda txn: nodes.shards_deleted(txn, self._node_id, shards))
+        self._unacknowledged.difference_update(shards)
+        if not self._unacknowledged:
+            self._wake.set()
+
+    # -- deletions out
+
+    async def _delete_all(self) -> None:
+        while True:
+            await self._ask_inventory()
+            now_s = self._clock.monotonic()
+            if not self._unacknowledged or now_s - self._sent_s >= DELETE_AGAIN_S:
+                page = await self._shell.read(self._due)
+                if page:
+                    self._unacknowledged = set(page)
+                    self._sent_s = now_s
+                    await self._send(pb.NodeOrder(delete=pb.DeleteShards(packed=pack_shards(page))))
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _due(self) -> list[tuple[int, int]]:
+        before_ns = self._clock.time_ns() - int(self._config.delete_grace_s * 1e9)
+        with self._shell.coordinator.read() as kv:
+            return nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE)
+
+    # -- inventory
+
+    async def _ask_inventory(self) -> None:
+        if self._clock.monotonic() - self._asked_s < self._config.inventory_interval_s:
+            return
+        self._inventory_id += 1
+        self._asked_s = self._clock.monotonic()
+        self._asked_ns = self._clock.time_ns()
+        await self._send(pb.NodeOrder(send_inventory=pb.SendInventory(inventory_id=self._inventory_id)))
+
+    async def _compare_all(self) -> None:
+        """Takes pages as they come; all shards of a segment are compared together, also across pages."""
+        low = 0
+        held: list[tuple[int, int, int]] = []
+        current = 0
+        while True:
+            page = await self._pages.get()
+            if page.inventory_id != self._inventory_id:
+                continue
+            if page.inventory_id != current:
+                current, low, held = page.inventory_id, 0, []
+            held += page.held
+            if any(a >= b for a, b in pairwise(held)):
+                raise WrongFormat(f"node {self._node_id} sent an inventory that is not in order")
+            high = MAX_SEGMENT if page.last else (held[-1][0] if held else low)
+            await self._compare([h for h in held if h[0] < high], low, high)
+            held = [h for h in held if h[0] >= high]
+            low = high
+
+    async def _compare(self, held: list[tuple[int, int, int]], low: int, high: int) -> None:
+        asked_ns = self._asked_ns
+
+        def compare() -> nodes.InventoryFindings:
+            with self._shell.coordinator.read() as kv:
+                return nodes.compare_inventory(kv, self._node_id, held, low, high, asked_ns)
+
+        while low < high:
+            found = await self._shell.read(compare)
+            if found.unknown:
+                log.error(
+                    "node %d holds %d shards of segments that were never allocated here: they are left alone; was "
+                    "older metadata restored?",
+                    self._node_id,
+                    found.unknown,
+                )
+            if found.surplus or found.missing:
+                log.warning(
+                    "node %d holds %d shards that nothing names (they are deleted) and misses %d",
+                    self._node_id,
+                    len(found.surplus),
+                    len(found.missing),
+                )
+            compared = [h for h in held if h[0] < found.resume]
+            await self._settle(compared, found, low)
+            held = held[len(compared) :]
+            low = found.resume
+
+    async def _settle(self, compared: list[tuple[int, int, int]], found: nodes.InventoryFindings, low: int) -> None:
+        await self._shell.run(lambda txn: nodes.reconcile(txn, self._node_id, compared, found, low))

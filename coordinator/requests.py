@@ -1,0 +1,265 @@
+"""What each request of a session does: validated, converted, handed to a read or to a command, converted back.
+
+Knows messages, but neither gRPC nor threads: `Requests.handle` either answers at once (reads of a committed state) or
+returns a command for the state thread, with how its value becomes the answer. The session stream and simulations both
+drive it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
+from redfs.coordinator.coordinator import Command, Coordinator
+from redfs.coordinator.txn import Txn
+from redfs.coordinator.volumes import mounts_of
+from redfs.core.errors import InvalidArgument, LeaseLapsed
+from redfs.core.policy import shrink
+from redfs.core.volume_tree import ReadTree
+from redfs.proto.gen import cluster_pb2 as pb
+
+QUICK_READ_ROWS = 512
+"""Reads of at most so many records are answered where they arrive: about 2 ms. Larger ones go to a reader thread."""
+
+
+class Later(NamedTuple):
+    """A command for the state thread, and the fields of the reply that its value makes."""
+
+    command: Command[Any]
+    reply: Callable[[Any], dict[str, Any]]
+
+
+Answer = dict[str, Any]
+"""The reply's body, as the keyword of SessionReply."""
+
+
+def open_session(request: pb.Open) -> Command[sessions.Opened]:
+    """The command for the first request of a stream. Raises WrongFormat for another protocol."""
+    convert.check_protocol(request.protocol, "client")
+    return lambda txn: sessions.open_session(txn, request.client_name, request.session_id, request.token)
+
+
+def is_quick(request: pb.SessionRequest) -> bool:
+    """Whether answering takes so little that it may be done between two messages."""
+    match request.WhichOneof("body"):
+        case "get_rows":
+            return len(request.get_rows.keys) <= QUICK_READ_ROWS
+        case "read_folder":
+            return 0 < request.read_folder.limit <= QUICK_READ_ROWS // 2
+        case "scan_rows":
+            return 0 < request.scan_rows.limit <= QUICK_READ_ROWS
+        case "read_slots":
+            return bool(request.read_slots.count <= QUICK_READ_ROWS // 4)
+        case "locate_blocks":
+            return len(request.locate_blocks.block_ids) <= QUICK_READ_ROWS
+        case "find_blocks":
+            return len(request.find_blocks.fingerprints) <= QUICK_READ_ROWS
+        case "segment_blocks":
+            return False
+        case _:
+            return True
+
+
+class Requests:
+    """Requests of sessions to one coordinator."""
+
+    def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
+        self._coordinator = coordinator
+        self._flush_done = flush_done
+        self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
+            "renew": self._renew,
+            "attach": self._attach,
+            "detach": self._detach,
+            "get_rows": self._get_rows,
+            "read_folder": self._read_folder,
+            "scan_rows": self._scan_rows,
+            "read_slots": self._read_slots,
+            "locate_blocks": self._locate_blocks,
+            "segment_blocks": self._segment_blocks,
+            "find_blocks": self._find_blocks,
+            "open_segments": self._open_segments,
+            "replace_shard": self._replace_shard,
+            "abort_segments": self._abort_segments,
+            "reserve": self._reserve,
+            "grant_inodes": self._grant_inodes,
+            "commit": self._commit,
+            "list_nodes": self._list_nodes,
+            "stat_volume": self._stat_volume,
+            "report_damage": self._report_damage,
+            "flush_done": self._flushed,
+            "close": self._close,
+        }
+
+    def handle(self, session_id: int, request: pb.SessionRequest) -> Answer | Later:
+        """The answer, or what to do for it. Raises errors of the family."""
+        body = request.WhichOneof("body")
+        handler = self._handlers.get(body or "")
+        if handler is None:
+            raise InvalidArgument(f"a session cannot ask for {body or 'nothing'!r} here: is the client newer?")
+        return handler(session_id, getattr(request, body))
+
+    # -- the session itself
+
+    def _renew(self, session_id: int, _: pb.Renew) -> Answer:
+        if not self._coordinator.leases.renew(session_id):
+            raise LeaseLapsed("the session has ended, its lease lapsed: mount again")
+        return {"renew": pb.RenewReply()}
+
+    def _attach(self, session_id: int, request: pb.Attach) -> Later:
+        def command(txn: Txn) -> pb.AttachReply:
+            row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
+            return pb.AttachReply(
+                volume=convert.to_volume(row, mounts_of(txn.kv, row.volume_id)),
+                lineage=row.lineage,
+                epoch=row.epoch,
+                root=root,
+                exclusive=exclusive,
+                writable_bytes=sessions.writable_bytes(txn, row),
+            )
+
+        return Later(command, lambda reply: {"attach": reply})
+
+    def _detach(self, session_id: int, request: pb.Detach) -> Later:
+        volume_id = request.volume_id
+        return Later(lambda txn: sessions.detach(txn, session_id, volume_id), lambda _: {"detach": pb.DetachReply()})
+
+    def _close(self, session_id: int, _: pb.Close) -> Later:
+        return Later(lambda txn: sessions.end_session(txn, session_id), lambda _: {"close": pb.CloseReply()})
+
+    def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
+        self._flush_done(session_id, request.flush_id)
+        return {"flush_done": pb.FlushDoneReply()}
+
+    # -- reads of a committed state
+
+    def _get_rows(self, session_id: int, request: pb.GetRows) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            rows = reads.get_rows(volume, [(key.kind, key.obj) for key in request.keys])
+        return {"get_rows": pb.GetRowsReply(rows=convert.to_rows(rows))}
+
+    def _read_folder(self, session_id: int, request: pb.ReadFolder) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            rows, last, complete = reads.read_folder(volume, request.ino, request.after, request.limit)
+        return {"read_folder": pb.ReadFolderReply(rows=convert.to_rows(rows), last=last, complete=complete)}
+
+    def _scan_rows(self, session_id: int, request: pb.ScanRows) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            rows, complete = reads.scan_rows(volume, request.kind, request.start, request.end, request.limit)
+        return {"scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=complete)}
+
+    def _read_slots(self, session_id: int, request: pb.ReadSlots) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            rows, located = reads.read_slots(kv, volume, request.ino, request.generation, request.first, request.count)
+        return {
+            "read_slots": pb.ReadSlotsReply(
+                rows=convert.to_rows(rows),
+                blocks=[convert.to_block(*block) for block in located.blocks],
+                segments=[convert.to_segment(*segment) for segment in located.segments],
+            )
+        }
+
+    def _locate_blocks(self, _: int, request: pb.LocateBlocks) -> Answer:
+        if len(request.block_ids) > reads.MAX_BLOCKS:
+            raise InvalidArgument(f"at most {reads.MAX_BLOCKS} blocks are located at once")
+        with self._coordinator.read() as kv:
+            located = reads.locate(kv, request.block_ids)
+        return {
+            "locate_blocks": pb.LocateBlocksReply(
+                blocks=[convert.to_block(*block) for block in located.blocks],
+                segments=[convert.to_segment(*segment) for segment in located.segments],
+            )
+        }
+
+    def _segment_blocks(self, _: int, request: pb.SegmentBlocks) -> Answer:
+        with self._coordinator.read() as kv:
+            blocks = reads.segment_blocks(kv, request.segment_id)
+        return {"segment_blocks": pb.SegmentBlocksReply(blocks=[convert.to_block(*block) for block in blocks])}
+
+    def _find_blocks(self, session_id: int, request: pb.FindBlocks) -> Answer:
+        up = self._coordinator.cluster.up()
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            found = reads.find_blocks(kv, volume, request.fingerprints, up)
+        return {"find_blocks": pb.FindBlocksReply(block_ids=found)}
+
+    def _list_nodes(self, _: int, __: pb.ListNodes) -> Answer:
+        return {"list_nodes": node_list(self._coordinator)}
+
+    def _stat_volume(self, session_id: int, request: pb.StatVolume) -> Answer:
+        cluster = self._coordinator.cluster
+        up = len(cluster.up())
+        with self._coordinator.read() as kv:
+            row = reads.volume_reader(kv, session_id, request.volume_id).row
+            total = cluster.total_plain_bytes(shrink(row.policy, up, 1)) if up else 0
+            free = min(total, sessions.writable_bytes(Txn(kv, self._coordinator.env), row))
+        return {"stat_volume": pb.StatVolumeReply(total_bytes=total, free_bytes=free)}
+
+    # -- writing
+
+    def _open_segments(self, session_id: int, request: pb.OpenSegments) -> Later:
+        return Later(
+            lambda txn: segments.open_segments(txn, session_id, request.volume_id, request.count or 1, request.small),
+            lambda opened: {
+                "open_segments": pb.OpenSegmentsReply(segments=[convert.to_segment(*segment) for segment in opened])
+            },
+        )
+
+    def _replace_shard(self, session_id: int, request: pb.ReplaceShard) -> Later:
+        return Later(
+            lambda txn: segments.replace_shard(txn, session_id, request.segment_id, request.shard, list(request.avoid)),
+            lambda node: {"replace_shard": pb.ReplaceShardReply(node=node)},
+        )
+
+    def _abort_segments(self, session_id: int, request: pb.AbortSegments) -> Later:
+        return Later(
+            lambda txn: segments.abort_segments(txn, session_id, list(request.segment_ids)),
+            lambda _: {"abort_segments": pb.AbortSegmentsReply()},
+        )
+
+    def _reserve(self, session_id: int, request: pb.Reserve) -> Later:
+        return Later(
+            lambda txn: sessions.reserve(txn, session_id, request.volume_id, request.wanted_bytes),
+            lambda granted: {"reserve": pb.ReserveReply(granted_bytes=granted)},
+        )
+
+    def _grant_inodes(self, session_id: int, request: pb.GrantInodes) -> Later:
+        return Later(
+            lambda txn: sessions.grant_inodes(txn, session_id, request.volume_id, request.count),
+            lambda granted: {"grant_inodes": pb.GrantInodesReply(first=granted[0], count=granted[1])},
+        )
+
+    def _commit(self, session_id: int, request: pb.Commit) -> Later:
+        wanted = convert.from_commit(request)
+
+        def reply(substitutions: tuple[tuple[int, int], ...]) -> Answer:
+            self._coordinator.commits += 1
+            answer = pb.CommitReply(number=wanted.number)
+            for block, stored in substitutions:
+                answer.substitutions.add(block=block, stored=stored)
+            return {"commit": answer}
+
+        return Later(lambda txn: commits.commit(txn, session_id, wanted), reply)
+
+    def _report_damage(self, session_id: int, request: pb.ReportDamage) -> Later:
+        def reply(_: bool) -> Answer:
+            self._coordinator.damage_reports += 1
+            return {"report_damage": pb.ReportDamageReply()}
+
+        return Later(lambda txn: nodes.report_damage(txn, request.segment_id, request.shard, request.reason), reply)
+
+
+def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
+    """All nodes as they are now."""
+    return pb.ListNodesReply(nodes=[convert.to_node(node) for node in coordinator.cluster.view()])
+
+
+def list_volumes(coordinator: Coordinator) -> pb.VolumeList:
+    """The whole tree."""
+    with coordinator.read() as kv:
+        rows = [convert.to_volume(row, mounts_of(kv, row.volume_id)) for row in ReadTree(kv).all()]
+    return pb.VolumeList(volumes=rows)

@@ -1,0 +1,205 @@
+"""The gRPC servicers: people's calls, sessions' streams, storage nodes' streams.
+
+Each validates, converts and delegates. Errors of the family end a call with their status and code; anything else is a
+bug, logged with its trace and told as InternalError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable
+from itertools import islice
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from redfs.coordinator import check, convert, requests, volumes
+from redfs.coordinator.coordinator import Command
+from redfs.coordinator.node_stream import NodeStream
+from redfs.coordinator.session_stream import SessionStream
+from redfs.coordinator.shell import Shell, as_redfs_error
+from redfs.coordinator.status import pool_status
+from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
+from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.volume_tree import ReadTree
+from redfs.proto import rpc_errors
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.gen import cluster_pb2_grpc
+
+T = TypeVar("T")
+
+MAX_FLUSH_DEADLINE_S = 600.0
+"""The longest that a snapshot waits for a mount."""
+CHECK_CHUNK = 64
+"""Items of a check that are made at one go in a reader thread."""
+CHECK_STALL_S = 60.0
+"""A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
+
+log = logging.getLogger(__name__)
+
+
+async def _answer(context: Any, work: Awaitable[T]) -> T:
+    """The work's value, or the call ended with its error."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - told to the caller, logged where it is a bug
+        await rpc_errors.abort(context, as_redfs_error(error))
+
+
+class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
+    """Calls of people and tools, and sessions."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._coordinator = shell.coordinator
+        self._requests = requests.Requests(shell.coordinator, shell.flush_done)
+        self._checking = False
+
+    async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
+        await SessionStream(context, self._shell, self._requests).run()
+
+    # -- volumes
+
+    def _shown(self, row: VolumeRow) -> pb.Volume:
+        with self._coordinator.read() as kv:
+            return convert.to_volume(row, volumes.mounts_of(kv, row.volume_id))
+
+    async def _volume(self, context: Any, command: Command[VolumeRow]) -> pb.Volume:
+        return self._shown(await _answer(context, self._shell.run(command)))
+
+    async def CreateVolume(self, request: pb.VolumeCreate, context: Any) -> pb.Volume:  # noqa: N802
+        return await self._volume(
+            context,
+            lambda txn: volumes.create_volume(
+                txn,
+                request.name,
+                request.protection,
+                request.description,
+                request.color,
+                request.compression,
+                request.minimum_nodes,
+            ),
+        )
+
+    async def RenameVolume(self, request: pb.VolumeRename, context: Any) -> pb.Volume:  # noqa: N802
+        return await self._volume(context, lambda txn: volumes.rename_volume(txn, request.name, request.new_name))
+
+    async def SetVolume(self, request: pb.VolumeSet, context: Any) -> pb.Volume:  # noqa: N802
+        names = ("protection", "description", "color", "compression", "minimum_nodes")
+        wanted = {name: getattr(request, name) for name in names if request.HasField(name)}
+        return await self._volume(context, lambda txn: volumes.set_volume(txn, request.name, **wanted))
+
+    async def DeleteVolume(self, request: pb.VolumeDelete, context: Any) -> pb.Volume:  # noqa: N802
+        return await self._volume(context, lambda txn: volumes.delete_volume(txn, request.name, request.force))
+
+    async def GetVolume(self, request: pb.VolumeName, context: Any) -> pb.Volume:  # noqa: N802
+        async def find() -> VolumeRow:
+            with self._coordinator.read() as kv:
+                return ReadTree(kv).named(request.name)
+
+        return self._shown(await _answer(context, find()))
+
+    async def ListVolumes(self, _: pb.Empty, context: Any) -> pb.VolumeList:  # noqa: N802
+        return await _answer(context, self._shell.read(lambda: requests.list_volumes(self._coordinator)))
+
+    async def CreateSnapshot(self, request: pb.SnapshotCreate, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
+        source = request.name.partition("@")[0]
+        work = self._frozen(source, request.flush_deadline_s, lambda txn: volumes.create_snapshot(txn, request.name))
+        return await _answer(context, work)
+
+    async def CloneVolume(self, request: pb.VolumeClone, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
+        work = self._frozen(request.source, 0.0, lambda txn: volumes.clone_volume(txn, request.source, request.name))
+        return await _answer(context, work)
+
+    async def _frozen(self, source: str, deadline_s: float, command: Command[VolumeRow]) -> pb.SnapshotCreateReply:
+        """Flushes the mount of a live source, then runs a command that freezes it."""
+        if not 0 <= deadline_s <= MAX_FLUSH_DEADLINE_S:
+            raise InvalidArgument(f"the flush deadline is 0 to {MAX_FLUSH_DEADLINE_S:.0f} seconds")
+        flushed = await self._flush_holder(source, deadline_s or self._coordinator.config.flush_deadline_s)
+        started_s = 0.0
+
+        def timed(txn: Any) -> VolumeRow:
+            nonlocal started_s
+            started_s = time.perf_counter()
+            return command(txn)
+
+        row = await self._shell.run(timed)
+        took_ms = (time.perf_counter() - started_s) * 1000
+        return pb.SnapshotCreateReply(snapshot=self._shown(row), holder_flushed=flushed, coordinator_ms=took_ms)
+
+    async def _flush_holder(self, name: str, deadline_s: float) -> bool:
+        """Whether all that a mount of the volume holds is committed; True where nobody has it mounted."""
+        with self._coordinator.read() as kv:
+            row = ReadTree(kv).find(name)
+            if row is None or row.kind != VolumeKind.LIVE:
+                return True
+            holder = volumes.holder_of(kv, row.volume_id)
+        if holder is None:
+            return True
+        if not self._coordinator.leases.valid(holder):
+            return False
+        return await self._shell.flush(holder, row.volume_id, deadline_s)
+
+    # -- the pool
+
+    async def GetNodes(self, _: pb.Empty, context: Any) -> pb.ListNodesReply:  # noqa: N802
+        return requests.node_list(self._coordinator)
+
+    async def GetStatus(self, _: pb.Empty, context: Any) -> pb.PoolStatus:  # noqa: N802
+        status = await _answer(context, self._shell.read(lambda: pool_status(self._coordinator)))
+        c = self._coordinator
+        return convert.to_status(status, c.commits, c.transactions, c.damage_reports)
+
+    async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
+        if self._checking:
+            await rpc_errors.abort(context, Busy("a check is running already: wait for its end"))
+        self._checking = True
+        try:
+            async for items in self._check_chunks():
+                async with asyncio.timeout(CHECK_STALL_S):
+                    for item in items:
+                        await context.write(convert.to_check_item(item))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took the findings of this check: run it again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
+        finally:
+            self._checking = False
+
+    async def _check_chunks(self) -> AsyncIterator[list[check.Item]]:
+        def pause() -> None:
+            if getattr(self._coordinator.store, "wants_to_grow", False):
+                raise Unavailable("the metadata store has to grow: run the check again")
+
+        reading = self._coordinator.read()
+        kv = reading.__enter__()
+        items = check.check(kv, pause)
+        try:
+            while chunk := await self._shell.read(lambda: list(islice(items, CHECK_CHUNK))):
+                yield chunk
+        finally:
+            # The generator must be at rest before its transaction goes: a cancelled call leaves it in a reader thread.
+            await asyncio.shield(self._shell.read(items.close))
+            reading.__exit__(None, None, None)
+
+
+class NodeServicer(cluster_pb2_grpc.NodeServiceServicer):
+    """Storage nodes."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    async def Attach(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
+        await NodeStream(context, self._shell).run()
+
+
+async def serve(shell: Shell, server: grpc.aio.Server) -> None:
+    """Registers the servicers and starts to answer."""
+    cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(CoordinatorServicer(shell), server)
+    cluster_pb2_grpc.add_NodeServiceServicer_to_server(NodeServicer(shell), server)
+    shell.start()
+    await server.start()

@@ -1,0 +1,164 @@
+"""What the servicers share: the way from the event loop to the state thread and back, reader threads, open streams.
+
+Everything here belongs to one event loop. The state thread reaches it only through `deliver` and the hooks, which hand
+over to the loop and return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from redfs.coordinator.coordinator import Command, Coordinator, Outcome
+from redfs.coordinator.state import Answer, StateThread
+from redfs.core.errors import InternalError, RedfsError
+
+T = TypeVar("T")
+
+READER_THREADS = 2
+"""Large reads at one time: Python runs one at a time anyway, two keep a long one from blocking a short one."""
+
+log = logging.getLogger(__name__)
+
+
+class OpenStream(Protocol):
+    """A session's stream."""
+
+    def order_flush(self, flush_id: int, volume_id: int) -> None: ...
+
+    def finish(self) -> None:
+        """Ends the stream after what is already answered."""
+        ...
+
+
+class Shell:
+    """The surroundings of one coordinator."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self.loop = asyncio.get_running_loop()
+        self.state = StateThread(coordinator, self._deliver)
+        self.readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
+        self.sessions: dict[int, OpenStream] = {}
+        self.node_wakers: dict[int, Callable[[], None]] = {}
+        coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
+        coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
+        self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
+        self._next_flush = 1
+
+    def start(self) -> None:
+        self.state.start()
+
+    def stop(self) -> None:
+        """Runs what is queued, then ends the threads. Blocks; the loop may be idle then."""
+        self.state.stop()
+        self.readers.shutdown(wait=True, cancel_futures=True)
+
+    # -- from and to the state thread
+
+    def _call_on_loop(self, what: Callable[..., None], *args: Any) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(what, *args)
+
+    def _deliver(self, answers: Sequence[tuple[Answer, Outcome]]) -> None:
+        self._call_on_loop(_answer_all, answers)
+
+    async def run(self, command: Command[T]) -> T:
+        """Runs a command on the state thread; its value when it is durable, or its error."""
+        future: asyncio.Future[T] = self.loop.create_future()
+
+        def answer(outcome: Outcome) -> None:
+            if future.done():
+                return
+            if outcome.error is not None:
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome.value)
+
+        self.state.submit(command, answer)
+        return await future
+
+    async def read(self, what: Callable[[], T]) -> T:
+        """Runs a long read in a reader thread."""
+        return await self.loop.run_in_executor(self.readers, what)
+
+    # -- streams
+
+    def _end_stream(self, session_id: int) -> None:
+        stream = self.sessions.get(session_id)
+        if stream is not None:
+            stream.finish()
+
+    def _wake_node(self, node_id: int) -> None:
+        wake = self.node_wakers.get(node_id)
+        if wake is not None:
+            wake()
+
+    def stream_opened(self, session_id: int, stream: OpenStream) -> None:
+        """A session's newest stream; the one before it ends. Flushes that wait are ordered again."""
+        before = self.sessions.get(session_id)
+        if before is not None:
+            before.finish()
+        self.sessions[session_id] = stream
+        for flush_id, (session, volume_id, _) in list(self._flushes.items()):
+            if session == session_id:
+                stream.order_flush(flush_id, volume_id)
+
+    def stream_closed(self, session_id: int, stream: OpenStream) -> None:
+        if self.sessions.get(session_id) is stream:
+            del self.sessions[session_id]
+
+    async def flush(self, session_id: int, volume_id: int, deadline_s: float) -> bool:
+        """Has a session commit what it holds of a volume. False where it did not say so in time."""
+        flush_id = self._next_flush
+        self._next_flush += 1
+        future: asyncio.Future[None] = self.loop.create_future()
+        self._flushes[flush_id] = (session_id, volume_id, future)
+        try:
+            stream = self.sessions.get(session_id)
+            if stream is not None:
+                stream.order_flush(flush_id, volume_id)
+            async with asyncio.timeout(deadline_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            del self._flushes[flush_id]
+        return True
+
+    def flush_done(self, session_id: int, flush_id: int) -> None:
+        """A session says that it has committed; one that comes too late changes nothing."""
+        waiting = self._flushes.get(flush_id)
+        if waiting is not None and waiting[0] == session_id and not waiting[2].done():
+            waiting[2].set_result(None)
+
+
+def _answer_all(answers: Sequence[tuple[Answer, Outcome]]) -> None:
+    for answer, outcome in answers:
+        try:
+            answer(outcome)
+        except Exception:
+            log.exception("an answer could not be given")
+
+
+def as_redfs_error(error: BaseException) -> RedfsError:
+    """Errors of the family as they are; anything else is a bug: logged with its trace and told as InternalError."""
+    if isinstance(error, RedfsError):
+        return error
+    log.error("a request failed for a reason that nobody thought of", exc_info=error)
+    return InternalError(f"the coordinator failed ({type(error).__name__}): its log says where")
+
+
+async def cancel_and_wait(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Ends helper tasks and waits until they are gone."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def start(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A helper task with a name for the log."""
+    return asyncio.create_task(work, name=name)
