@@ -1,6 +1,6 @@
 """The Python API for people's calls to a pool: volumes, snapshots, clones, nodes, status.
 
-    with Pool.connect("127.0.0.1:7411") as pool:
+    with Pool.connect("127.0.0.1:7400") as pool:
         pool.create_volume("photos", protection="ec:4+2")
 
 Each method is one call to the coordinator with a deadline, blocking, and may be called from any thread. Messages are
@@ -24,6 +24,8 @@ from redfs.client.config import find_pool
 from redfs.core.errors import RedfsError, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
+from redfs.proto.rpc import open_blocking_channel
+from redfs.proto.rpc_errors import ERROR_KEY, from_rpc
 
 CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
@@ -31,6 +33,8 @@ FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
+SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+"""gRPC's own ways to say that nobody answered."""
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -49,7 +53,7 @@ class Pool:
         """A pool by HOST:PORT or by a folder of `redfs up`. Connects at the first call."""
         place = find_pool(named)
         hint = f"`redfs up --data {place.folder}`" if place.folder else "`redfs up`"
-        return cls(place.address, open_channel(place.address), hint)
+        return cls(place.address, open_blocking_channel(place.address), hint)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -91,13 +95,17 @@ class Pool:
 
     def clone(self, source: str, name: str) -> pb.SnapshotCreateReply:
         """A writable copy of any node of the tree, at once and without copying. NotFound, AlreadyExists."""
-        return self._call("CloneVolume", pb.SnapshotCreateReply, pb.VolumeClone(source=source, name=name), extra_s=FLUSH_DEADLINE_S)
+        return self._call(
+            "CloneVolume", pb.SnapshotCreateReply, pb.VolumeClone(source=source, name=name), extra_s=FLUSH_DEADLINE_S
+        )
 
     def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
         """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it
         (0: the coordinator's default); the reply says whether it did."""
         request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s)
-        return self._call("CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S)
+        return self._call(
+            "CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S
+        )
 
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""
@@ -167,9 +175,8 @@ class Pool:
 
     def _rebuilt(self, error: grpc.RpcError) -> RedfsError:
         """What the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
-        rebuilt = error_from_rpc(error)
-        if rebuilt is not None:
-            return rebuilt
-        return Unavailable(
-            f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}",
-        )
+        call: Any = error
+        answered = ERROR_KEY in dict(call.trailing_metadata() or ())
+        if not answered and call.code() in SILENCE:
+            return Unavailable(f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}")
+        return from_rpc(error, f"the coordinator at {self.address}")

@@ -14,16 +14,18 @@ coordinator does not answer.
 
 from __future__ import annotations
 
+import itertools
 import struct
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from redfs.client.api import Pool
-from redfs.core.errors import Corrupt, NotFound, RedfsError
+from redfs.core.errors import Corrupt, Unavailable, WrongFormat
+from redfs.proto.data_plane import MAX_PAGE, NodeConnection, ShardKey
 from redfs.proto.gen import cluster_pb2 as pb
 
 RECORD = struct.Struct(">QHI")
@@ -32,6 +34,14 @@ SPOOL_CHUNK_BYTES = RECORD.size << 16
 """Read from a spool at once: 65,536 records, 0.9 MB."""
 MAX_PROBLEMS = 1000
 """Reported one by one; more are only counted, for then the list tells nothing new."""
+
+MAX_SUSPECTS = 10_000
+"""Differences of one node that are looked at again; with more of them the disk is gone, and a sample says so."""
+VERIFY_SHARDS = 64
+VERIFY_BYTES = 64 << 20
+"""Read by a node for one request: a second on a slow disk, far below the connection's timeout."""
+PARALLEL_NODES = 32
+"""Nodes asked at once."""
 
 Progress = Callable[[str, int, int], None]
 """What is being done, how much of it is done, and how much there is (0: not known)."""
@@ -94,8 +104,7 @@ class Spool:
 
     @staticmethod
     def _in_order(packed: bytes) -> bool:
-        rows = [row[:2] for row in RECORD.iter_unpack(packed)]
-        return all(a < b for a, b in zip(rows, rows[1:], strict=False))
+        return all(a[:2] < b[:2] for a, b in itertools.pairwise(RECORD.iter_unpack(packed)))
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """The records in order, as (segment, shard, bytes)."""
@@ -147,3 +156,207 @@ def differences(
     while wanted is not None:
         yield Suspect(wanted[0], wanted[1], None, wanted[2])
         wanted = next(must, None)
+
+
+# ---------------------------------------------------------------- one node
+
+
+class NodeSide:
+    """What is known of one node: its own list, and what the coordinator expects of it."""
+
+    def __init__(self, node: pb.Node) -> None:
+        self.node = node
+        self.name = f"node {node.node_id} ({node.data_folder or node.address})"
+        self.listed = Spool()
+        self.committed = Spool()
+        self.allowed = Spool()
+        self.gap = ""
+        """Why it could not be asked, if so."""
+        self.suspects: list[Suspect] = []
+        self.bad: dict[ShardKey, str] = {}
+        """Shards that did not verify, with the error's code."""
+        self.verified_shards = 0
+        self.verified_bytes = 0
+
+    def list_shards(self) -> None:
+        """Asks the node for everything that it holds."""
+        if self.node.state != "up":
+            self.gap = f"{self.name} is {self.node.state}"
+            return
+
+        def ask(connection: NodeConnection) -> None:
+            after: ShardKey | None = None
+            while True:
+                page = connection.list_page(after)
+                self.listed.add(b"".join(RECORD.pack(*info[:3]) for info in page))
+                if len(page) < MAX_PAGE:
+                    return
+                after = (page[-1].segment, page[-1].shard)
+
+        self._reach(ask)
+
+    def compare(self) -> None:
+        """Finds the differences, and drops those that a second question to the node explains."""
+
+        def ask(connection: NodeConnection) -> None:
+            for suspect in differences(self.listed, self.committed, self.allowed):
+                found = self._bytes_of(connection, suspect.segment, suspect.shard)
+                if found != suspect.expected_bytes:
+                    self.suspects.append(Suspect(suspect.segment, suspect.shard, found, suspect.expected_bytes))
+                if len(self.suspects) >= MAX_SUSPECTS:
+                    return
+
+        self._reach(ask)
+
+    @staticmethod
+    def _bytes_of(connection: NodeConnection, segment: int, shard: int) -> int | None:
+        """The length of a shard that the node holds now; None where it holds none."""
+        if (segment, shard) == (0, 0):
+            return None  # never allocated
+        before = (segment, shard - 1) if shard else (segment - 1, 0xFFFF)
+        for info in connection.list_page(before, 1):
+            if (info.segment, info.shard) == (segment, shard):
+                return info.payload_bytes
+        return None
+
+    def verify(self, advance: Callable[[int], None]) -> None:
+        """Has the node read and check every committed shard that it lists."""
+        missing = {(suspect.segment, suspect.shard) for suspect in self.suspects}
+
+        def ask(connection: NodeConnection) -> None:
+            batch: list[ShardKey] = []
+            batch_bytes = 0
+            for segment, shard, size in self.committed:
+                if (segment, shard) in missing:
+                    continue
+                batch.append((segment, shard))
+                batch_bytes += size
+                if len(batch) >= VERIFY_SHARDS or batch_bytes >= VERIFY_BYTES:
+                    self._verify_batch(connection, batch, batch_bytes)
+                    advance(len(batch))
+                    batch, batch_bytes = [], 0
+            if batch:
+                self._verify_batch(connection, batch, batch_bytes)
+                advance(len(batch))
+
+        self._reach(ask)
+
+    def _verify_batch(self, connection: NodeConnection, batch: Sequence[ShardKey], size: int) -> None:
+        self.bad.update(connection.verify_many(batch))
+        self.verified_shards += len(batch)
+        self.verified_bytes += size
+
+    def _reach(self, work: Callable[[NodeConnection], None]) -> None:
+        """Works over a connection to the node; where there is none, or it breaks, that becomes the gap."""
+        if self.gap:
+            return
+        try:
+            with NodeConnection.open(self.node.address, node_id=self.node.node_id) as connection:
+                work(connection)
+        except (Unavailable, WrongFormat) as error:
+            self.gap = f"{self.name}: {error}"
+
+    def in_doubt(self) -> set[ShardKey]:
+        """Shards that must still be expected for a finding about them to stand."""
+        return {(s.segment, s.shard) for s in self.suspects if s.expected_bytes is not None} | set(self.bad)
+
+    def findings(self, still_expected: set[ShardKey]) -> Iterator[str]:
+        """What is wrong with this node's shards, one line each."""
+        for suspect in self.suspects:
+            name = f"segment {suspect.segment:#x} shard {suspect.shard} on {self.name}"
+            if suspect.expected_bytes is None:
+                yield f"{name}: nobody names it, {suspect.found_bytes} bytes are lost space"
+            elif (suspect.segment, suspect.shard) not in still_expected:
+                continue
+            elif suspect.found_bytes is None:
+                yield f"{name}: missing"
+            else:
+                yield f"{name}: {suspect.found_bytes} bytes long instead of {suspect.expected_bytes}"
+        for (segment, shard), code in sorted(self.bad.items()):
+            if (segment, shard) in still_expected:
+                what = "missing" if code == "not_found" else "damaged"
+                yield f"segment {segment:#x} shard {shard} on {self.name}: {what}"
+
+    def close(self) -> None:
+        """Frees the temporary files."""
+        for spool in (self.listed, self.committed, self.allowed):
+            spool.close()
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def run_check(pool: Pool, *, verify_data: bool, progress: Progress | None) -> CheckReport:
+    """Checks the whole pool. Raises Unavailable where the coordinator does not answer; a retry is safe."""
+    report = CheckReport()
+    tell = progress or (lambda what, done, total: None)
+    sides = {node.node_id: NodeSide(node) for node in pool.nodes()}
+    try:
+        with ThreadPoolExecutor(max_workers=min(PARALLEL_NODES, max(1, len(sides)))) as threads:
+            tell("listing shards", 0, 0)
+            list(threads.map(NodeSide.list_shards, sides.values()))
+            tell("proving metadata", 0, 0)
+            _read_expectations(pool, sides, report)
+            tell("comparing", 0, 0)
+            list(threads.map(NodeSide.compare, sides.values()))
+            if verify_data:
+                _verify(threads, sides, tell)
+        _conclude(pool, sides, report)
+    finally:
+        for side in sides.values():
+            side.close()
+    return report
+
+
+def _read_expectations(pool: Pool, sides: dict[int, NodeSide], report: CheckReport) -> None:
+    for item in pool.check():
+        kind = item.WhichOneof("item")
+        if kind == "problem":
+            report.add(item.problem)
+        elif kind == "expected":
+            side = sides.get(item.expected.node_id)
+            if side is None:
+                report.add(f"shards are expected on node {item.expected.node_id}, which is not in the pool")
+                continue
+            (side.committed if item.expected.committed else side.allowed).add(item.expected.packed)
+        elif kind == "summary":
+            report.volumes = item.summary.volumes
+            report.records = item.summary.records
+            report.blocks = item.summary.blocks
+            report.segments = item.summary.segments
+
+
+def _verify(threads: ThreadPoolExecutor, sides: dict[int, NodeSide], tell: Progress) -> None:
+    total = sum(side.committed.records for side in sides.values() if not side.gap)
+    lock = threading.Lock()
+    done = 0
+
+    def advance(shards: int) -> None:
+        nonlocal done
+        with lock:
+            done += shards
+            tell("reading shards", done, total)
+
+    list(threads.map(lambda side: side.verify(advance), sides.values()))
+
+
+def _conclude(pool: Pool, sides: dict[int, NodeSide], report: CheckReport) -> None:
+    """Turns what is still in doubt into findings, if the coordinator still expects it."""
+    still_expected: dict[int, set[ShardKey]] = {}
+    doubts = {node_id: found for node_id, side in sides.items() if (found := side.in_doubt())}
+    if doubts:
+        # A file may have been deleted since: only what is expected even now is missing or damaged.
+        for item in pool.check():
+            if item.WhichOneof("item") != "expected" or not item.expected.committed:
+                continue
+            wanted = doubts.get(item.expected.node_id, set())
+            kept = still_expected.setdefault(item.expected.node_id, set())
+            kept.update(row[:2] for row in RECORD.iter_unpack(item.expected.packed) if row[:2] in wanted)
+    for node_id, side in sorted(sides.items()):
+        if side.gap:
+            report.unchecked.append(side.gap)
+        for finding in side.findings(still_expected.get(node_id, set())):
+            report.add(finding)
+        report.shards += side.listed.records
+        report.verified_shards += side.verified_shards
+        report.verified_bytes += side.verified_bytes

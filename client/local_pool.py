@@ -39,7 +39,7 @@ DEFAULT_NODES = 6
 """Enough for ec:4+2, the policy that people are most likely to try."""
 MAX_NODES = 64
 """A process each on one machine: more is a typing error."""
-FIRST_PORT = 7411
+FIRST_PORT = 7400
 PORTS_TRIED = 100
 """Pools beside each other on one machine; beyond it something else is wrong."""
 START_TIMEOUT_S = 60.0
@@ -47,6 +47,9 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 """From SIGTERM to the end of a process; SIGKILL follows, which loses nothing acknowledged."""
 POLL_S = 0.05
+EXEC_TRIES = 100
+EXEC_POLL_S = 0.001
+"""While a process's program is being loaded, which takes microseconds, it has no command line."""
 LOG_TAIL_BYTES = 4096
 
 
@@ -71,11 +74,24 @@ def process_is_alive(pid: int) -> bool:
     return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
+def _command_line(pid: int) -> list[bytes]:
+    """The words that a process was started with. Raises OSError where there is no such process.
+
+    A process that is just being started shows none for a moment, one that ended shows none for ever.
+    """
+    for _ in range(EXEC_TRIES):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words != [b""] or not process_is_alive(pid):
+            break
+        time.sleep(EXEC_POLL_S)
+    return words
+
+
 def running_pid(member: Member) -> int | None:
     """The member's process id while it runs, else None. Ids of other processes in the file are not believed."""
     try:
         pid = int(member.pid_file.read_text())
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = _command_line(pid)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
     ours = member.module.encode() in words and os.fsencode(member.folder) in words
@@ -242,7 +258,14 @@ class LocalPool:
         return f"{HOST}:{wanted}"
 
     def _spawn(self, member: Member, arguments: Sequence[str]) -> None:
-        common: list[str | Path] = ["--data", member.folder, "--pid-file", member.pid_file, "--log-file", member.log_file]
+        common: list[str | Path] = [
+            "--data",
+            member.folder,
+            "--pid-file",
+            member.pid_file,
+            "--log-file",
+            member.log_file,
+        ]
         member.pid_file.unlink(missing_ok=True)
         with member.log_file.open("ab") as log:
             process = subprocess.Popen(

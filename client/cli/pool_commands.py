@@ -13,7 +13,7 @@ from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Corrupt, Unavailable
 
 if TYPE_CHECKING:
-    from rich.tree import Tree
+    from rich.text import Text
 
     from redfs.client.check import CheckReport
     from redfs.proto.gen import cluster_pb2 as pb
@@ -207,7 +207,7 @@ def tree() -> None:
 
 
 def _print_tree(volumes: list[pb.Volume]) -> None:
-    from rich.tree import Tree
+    from rich.text import Text
 
     children: dict[int, list[pb.Volume]] = {}
     known = {volume.volume_id for volume in volumes}
@@ -215,22 +215,20 @@ def _print_tree(volumes: list[pb.Volume]) -> None:
         parent = volume.parent_id if volume.parent_id in known else 0
         children.setdefault(parent, []).append(volume)
     out = output.console()
-    # A stack, not recursion: a chain of snapshots and clones may be thousands long.
-    for top in children.get(0, []):
-        drawn = Tree(_label(top), guide_style="dim")
-        stack: list[tuple[Tree, int]] = [(drawn, top.volume_id)]
-        while stack:
-            branch, volume_id = stack.pop()
-            for child in children.get(volume_id, []):
-                stack.append((branch.add(_label(child)), child.volume_id))
-        with out.capture() as capture:
-            out.print(drawn)
-        sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+    # A stack, not recursion, and no width limit: clones of clones may be hundreds of steps deep.
+    stack = [(volume, "", "") for volume in reversed(children.get(0, []))]
+    while stack:
+        volume, before, below = stack.pop()
+        out.print(Text.assemble((before, "dim"), _label(volume)), soft_wrap=True)
+        branches = children.get(volume.volume_id, [])
+        for number, child in reversed(list(enumerate(branches))):
+            last = number == len(branches) - 1
+            stack.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
     if len(volumes) <= 1 and sys.stdout.isatty():
         click.echo("No volumes yet: make one with `redfs volume create NAME`")
 
 
-def _label(volume: pb.Volume) -> Any:
+def _label(volume: pb.Volume) -> Text:
     from rich.text import Text
 
     if volume.kind == "zero":

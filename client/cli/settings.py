@@ -89,7 +89,7 @@ def global_options(*, hidden: bool = False) -> list[click.Option]:
             expose_value=False,
             callback=_remember,
             hidden=hidden,
-            help="The pool: HOST:PORT, or a folder of `redfs up` (else REDFS_POOL, the config file, the default folder).",
+            help="The pool: HOST:PORT or a folder of `redfs up` (else REDFS_POOL, the config file, the default folder)",
         ),
         click.Option(
             ["--json"], is_flag=True, expose_value=False, callback=_remember, hidden=hidden, help="Print JSON."

@@ -40,7 +40,7 @@ def test_a_wrong_config_file_says_what_is_wrong(tmp_path: Path, content: str, te
         read_config(path)
 
 
-@pytest.mark.parametrize("text", ["localhost:7411", "10.0.0.1:1", "[::1]:65535"])
+@pytest.mark.parametrize("text", ["localhost:7400", "10.0.0.1:1", "[::1]:65535"])
 def test_addresses(text: str) -> None:
     assert looks_like_address(text)
     assert find_pool(text).address == text

@@ -12,7 +12,7 @@ import grpc
 from redfs.core.errors import AlreadyExists, InvalidArgument, NotFound, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
-from redfs.proto.rpc_errors import abort_with
+from redfs.proto.rpc_errors import status_of, trailing_metadata
 
 BORN_NS = 1_700_000_000_000_000_000
 
@@ -38,7 +38,9 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         self._server.stop(None).wait()
 
     def _refuse(self, context: grpc.ServicerContext, error: RedfsError) -> NoReturn:
-        abort_with(context, error)
+        context.set_trailing_metadata(trailing_metadata(error))
+        context.abort(status_of(error), str(error))
+        raise AssertionError("abort raises")
 
     def _find(self, name: str, context: grpc.ServicerContext) -> pb.Volume:
         if name not in self.volumes:
