@@ -27,15 +27,15 @@ import grpc
 import grpc.aio
 
 from redfs.client.config import find_pool
-from redfs.core.errors import BY_CODE, CommitRefused, InternalError, LeaseLapsed, RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import InternalError, LeaseLapsed, RedfsError, Unavailable, WrongFormat
 from redfs.proto.gen import cluster_pb2 as pb
-from redfs.proto.gen import cluster_pb2_grpc as rpc
+from redfs.proto.gen import cluster_pb2_grpc
+from redfs.proto.rpc import PROTOCOL_VERSION, open_channel
+from redfs.proto.rpc_errors import error_of
 
 log = logging.getLogger("redfs.session")
 
-PROTOCOL_VERSION = 1
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-"""A reply with a large folder or a commit of thousands of rows stays far below."""
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
 MAX_ORDERS = 16
 """Flush orders worked on at once: one for each volume mounted here, and a repetition of it."""
 
@@ -88,29 +88,6 @@ class _Pending:
 
 class _StreamLost(Exception):
     """The conversation broke off; the session goes on with another stream."""
-
-
-def failure_error(failure: pb.Failure) -> RedfsError:
-    """The error that a Failure message carries."""
-    cls = BY_CODE.get(failure.code, InternalError)
-    if cls is CommitRefused:
-        return CommitRefused(failure.message, failure.missing_blocks)
-    if cls.code == "fs":
-        return InternalError(failure.message)
-    return cls(failure.message)
-
-
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel of its own connection, so that a new attempt does not wait out the pause of an older one."""
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.enable_http_proxy", 0),
-        ],
-    )
 
 
 async def _no_flush(volume_id: int) -> None:
@@ -316,20 +293,19 @@ class CoordinatorSession:
         helpers: list[asyncio.Task[None]] = []
         stream: Any = None
         try:
-            stream = rpc.CoordinatorServiceStub(channel).Session()  # type: ignore[no-untyped-call]
+            stream = cluster_pb2_grpc.CoordinatorServiceStub(channel).Session()
             async with asyncio.timeout(self._config.open_timeout_s):
                 await self._greet(stream)
             if again:
                 log.info("the coordinator at %s is back", self.address)
             self._repeat_unanswered()
-            lost = asyncio.get_running_loop().create_future()
             for work in (self._write_all(stream), self._keep_lease(), self._read_all(stream)):
-                helper = asyncio.create_task(work)
-                helper.add_done_callback(lambda task: lost.done() or lost.set_result(task))
-                helpers.append(helper)
+                helpers.append(asyncio.create_task(work))
             if not self._first_reply.done():
                 self._first_reply.set_result(None)
-            (await lost).result()
+            done, _ = await asyncio.wait(helpers, return_when=asyncio.FIRST_COMPLETED)
+            for helper in done:
+                helper.result()
             raise _StreamLost("the stream ended")
         finally:
             self._outgoing.clear()
@@ -338,7 +314,7 @@ class CoordinatorSession:
             await asyncio.gather(*helpers, return_exceptions=True)
             if stream is not None:
                 stream.cancel()
-            await channel.close()
+            await channel.close(None)
 
     async def _greet(self, stream: Any) -> None:
         sent_s = self._clock()
@@ -350,10 +326,10 @@ class CoordinatorSession:
         )
         await stream.write(pb.SessionRequest(request_id=1, open=hello))
         reply = await stream.read()
-        if reply is grpc.aio.EOF:
+        if reply is EOF:
             raise _StreamLost("the coordinator hung up")
         if reply.HasField("failure"):
-            error = failure_error(reply.failure)
+            error = error_of(reply.failure)
             if isinstance(error, Unavailable):
                 raise _StreamLost(str(error))
             raise error
@@ -383,7 +359,7 @@ class CoordinatorSession:
     async def _read_all(self, stream: Any) -> None:
         while True:
             reply = await stream.read()
-            if reply is grpc.aio.EOF:
+            if reply is EOF:
                 raise _StreamLost("the coordinator hung up")
             if reply.request_id == 0:
                 self._order(reply)
@@ -393,7 +369,7 @@ class CoordinatorSession:
                 continue
             body = reply.WhichOneof("body")
             if body == "failure":
-                error = failure_error(reply.failure)
+                error = error_of(reply.failure)
                 self._settle(pending, error=error)
                 if isinstance(error, LeaseLapsed):
                     raise error

@@ -57,9 +57,7 @@ Value = TypeVar("Value")
 class Nodes(Protocol):
     """What the read path needs of the `NodePool`."""
 
-    async def get(
-        self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float
-    ) -> bytearray | memoryview: ...
+    async def get(self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float) -> Buffer: ...
 
     def suspects(self) -> set[int]: ...
 

@@ -60,7 +60,7 @@ class Nodes(Protocol):
 
     def start_put(self, node: int, segment: int, shard: int, parts: Sequence[Buffer]) -> asyncio.Future[None]: ...
 
-    def suspects(self) -> set[int]: ...
+    def unwritable(self) -> set[int]: ...
 
     def forgive(self) -> None: ...
 
@@ -338,7 +338,7 @@ class BlockStore:
         self, segment: int, nodes: list[int], shards: list[Sequence[Buffer]], failed: dict[int, RedfsError]
     ) -> None:
         """Sends every shard, replacing nodes in `nodes` where they fail. Returns when no send is under way any more."""
-        suspects = self._nodes.suspects()
+        suspects = self._nodes.unwritable()
         sends: list[asyncio.Future[None] | None] = [
             None if node in suspects or node in failed else self._nodes.start_put(node, segment, shard, shards[shard])
             for shard, node in enumerate(nodes)
@@ -377,7 +377,7 @@ class BlockStore:
             try:
                 reply = await self._session.call(
                     replace_shard=pb.ReplaceShard(
-                        segment_id=segment, shard=shard, avoid=sorted({*failed, *self._nodes.suspects()})
+                        segment_id=segment, shard=shard, avoid=sorted({*failed, *self._nodes.unwritable()})
                     )
                 )
             except (TooFewNodes, NoSpace) as error:

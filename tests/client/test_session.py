@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -75,7 +76,7 @@ class Coordinator(rpc.CoordinatorServiceServicer):
         self.streams = 0
         self.errors: list[BaseException] = []
 
-    async def Session(self, requests: AsyncIterator[pb.SessionRequest], context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+    async def Session(self, requests: AsyncIterator[pb.SessionRequest], context: Any) -> None:  # noqa: N802
         script = self.scripts[min(self.streams, len(self.scripts) - 1)]
         self.streams += 1
         try:
@@ -91,7 +92,7 @@ class Coordinator(rpc.CoordinatorServiceServicer):
 async def serving(*scripts: Script) -> AsyncIterator[tuple[str, Coordinator]]:
     coordinator = Coordinator(*scripts)
     server = grpc.aio.server()
-    rpc.add_CoordinatorServiceServicer_to_server(coordinator, server)  # type: ignore[no-untyped-call]
+    rpc.add_CoordinatorServiceServicer_to_server(coordinator, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

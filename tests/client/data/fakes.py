@@ -157,6 +157,9 @@ class FakeNodes:
         assert offset + length <= len(payload)
         return payload[offset : offset + length]
 
+    def unwritable(self) -> set[int]:
+        return set(self.suspected)
+
     def suspects(self) -> set[int]:
         return set(self.suspected)
 
