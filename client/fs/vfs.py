@@ -81,7 +81,7 @@ class Vfs:
         self.failure: RedfsError | None = None
         self._session = session
         self._clock = clock
-        self._now_ns = now_ns
+        self.now_ns = now_ns
         self._sleep = sleep
         self._store = store
         self.metadata = Metadata(session, self.volume_id, decode_root(attached.root), config)
@@ -398,14 +398,18 @@ class Vfs:
             raise FsError(EBADF)
         while True:
             listed = (await self._look(engine.readdir, ino, after_cookie, limit)).value
-            lacking = [entry.ino for entry in listed if entry.inode is None]
-            if not lacking:
-                break
-            await self.metadata.fetch(Miss(keys=[inode_key(i) for i in lacking if not self._is_known(i)]))
-            if all(self._is_known(i) for i in lacking) and any(self._inode(i) is None for i in lacking):
+            unknown = [inode_key(entry.ino) for entry in listed if entry.inode is None]
+            unknown = [key for key in unknown if not self.metadata.knows(key)]
+            if unknown:
+                await self.metadata.fetch(Miss(keys=unknown))
+                continue
+            sound = [entry for entry in listed if entry.inode is not None]
+            if len(sound) < len(listed):
                 log.error("folder %d has entries without inodes: run `redfs check`", ino)
-                listed = [entry for entry in listed if entry.inode is not None]
+            if sound or not listed:
+                listed = sound
                 break
+            after_cookie = listed[-1].cookie
         for entry in listed:
             if entry.cookie > 2:
                 self._remember(entry.ino, ino, entry.name)
@@ -423,12 +427,6 @@ class Vfs:
             if self.failure is not None:
                 raise self.failure
             await self.committer.barrier()
-
-    def _is_known(self, ino: int) -> bool:
-        return self.metadata.knows(inode_key(ino))
-
-    def _inode(self, ino: int) -> Inode | None:
-        return cast("Inode | None", self.metadata.peek(inode_key(ino)))
 
     # ------------------------------------------------------------ the whole volume
 

@@ -1,0 +1,317 @@
+"""FUSE over the vfs: decode a request, call once, map errors. pyfuse3 on asyncio.
+
+What the kernel does and what is answered for it: a getxattr of security.capability before every write is answered from
+a bit of the inode; entries and attributes may be kept by the kernel for a second where this mount alone changes the
+volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens for the same reason. The
+kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is
+invalidated from here.
+
+A request while the lease is old, or the coordinator away, waits and fails with EIO after `give_up_s`. An error that
+nobody expected is logged with its trace and is EIO: it never ends the mount.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+
+from redfs.client.fs.config import Session
+from redfs.client.fs.vfs import Vfs
+from redfs.core.errors import (
+    Busy,
+    Corrupt,
+    FsError,
+    InvalidArgument,
+    LeaseLapsed,
+    NoSpace,
+    NotAllowed,
+    RedfsError,
+    TooFewNodes,
+    Unavailable,
+)
+from redfs.core.namespace import Context
+from redfs.core.records import Inode
+
+log = logging.getLogger("redfs.fs")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ERRNO: dict[type[RedfsError], int] = {
+    NoSpace: errno.ENOSPC,
+    TooFewNodes: errno.EIO,
+    Unavailable: errno.EIO,
+    LeaseLapsed: errno.EIO,
+    Corrupt: errno.EIO,
+    InvalidArgument: errno.EINVAL,
+    NotAllowed: errno.EPERM,
+    Busy: errno.EBUSY,
+}
+"""Error class -> what the program gets; EIO for all others. FsError carries its own."""
+
+EXCLUSIVE_TIMEOUT_S = 1.0
+"""A recall of the delegation waits this long for what the kernel remembers."""
+FROZEN_TIMEOUT_S = 3600.0
+"""A snapshot never changes; the kernel drops what it does not use by itself."""
+READDIR_ENTRIES = 64
+"""Entries looked up at once: about what one reply to the kernel holds, so that few are prepared in vain."""
+STATFS_BLOCK_BYTES = 4096
+SHOWN_INODES = 1 << 32
+"""Inode numbers never run out; statfs must show some number."""
+PREFERRED_IO_BYTES = 128 * 1024
+_CAPABILITY = b"security.capability"
+_ACL_PREFIX = b"system.posix_acl_"
+
+
+def errno_of(error: RedfsError) -> int:
+    """The errno that a program gets for an error."""
+    if isinstance(error, FsError):
+        return error.errno
+    return ERRNO.get(type(error), errno.EIO)
+
+
+def _request(
+    method: Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
+    """Waits for the lease, calls, maps errors."""
+
+    async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            if not self.session.is_serving:
+                await self.serving()
+            return await method(self, *args, **kwargs)
+        except FsError as error:
+            raise pyfuse3.FUSEError(error.errno) from None
+        except RedfsError as error:
+            log.warning("%s failed: %s", method.__name__, error)
+            raise pyfuse3.FUSEError(errno_of(error)) from None
+        except pyfuse3.FUSEError:
+            raise
+        except Exception:
+            log.exception("%s met an error that nobody expected", method.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+
+    return call
+
+
+class FuseAdapter(pyfuse3.Operations):
+    """The requests of one mount. See the module."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, vfs: Vfs, session: Session) -> None:
+        super().__init__()
+        self.vfs = vfs
+        self.session = session
+        self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
+        self._keep_cache = vfs.is_snapshot or not vfs.read_only
+        self._waiting = 0
+
+    async def serving(self) -> None:
+        """Waits for the lease, with a bound."""
+        if not self._waiting:
+            log.warning("requests wait: the coordinator has not renewed the lease")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self.vfs.config.give_up_s):
+                await self.session.serving()
+        except TimeoutError:
+            raise Unavailable("the coordinator has been away for too long") from None
+        finally:
+            self._waiting -= 1
+
+    def _attributes(self, ino: int, inode: Inode) -> Any:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = ino
+        entry.entry_timeout = entry.attr_timeout = self._timeout_s
+        entry.st_mode = inode.mode
+        entry.st_nlink = inode.nlink
+        entry.st_uid = inode.uid
+        entry.st_gid = inode.gid
+        entry.st_rdev = inode.rdev
+        size = entry.st_size = inode.size
+        entry.st_blksize = PREFERRED_IO_BYTES
+        entry.st_blocks = (size + 511) // 512
+        entry.st_atime_ns = inode.atime_ns
+        entry.st_mtime_ns = inode.mtime_ns
+        entry.st_ctime_ns = inode.ctime_ns
+        return entry
+
+    def _context(self, ctx: Any) -> Context:
+        return Context(ctx.uid, ctx.gid, self.vfs.now_ns())
+
+    def _file_info(self, handle: int) -> Any:
+        return pyfuse3.FileInfo(fh=handle, keep_cache=self._keep_cache)
+
+    # ------------------------------------------------------------ names
+
+    @_request
+    async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> Any:
+        try:
+            entry = await self.vfs.lookup(parent_inode, name)
+        except FsError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            nothing = pyfuse3.EntryAttributes()  # inode 0: the kernel remembers that there is nothing
+            nothing.st_ino = 0
+            nothing.entry_timeout = self._timeout_s
+            return nothing
+        return self._attributes(*entry)
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Nothing is kept for what the kernel merely looked up (see the vfs)."""
+
+    @_request
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+        return self._attributes(*await self.vfs.mknod(self._context(ctx), parent_inode, name, mode, rdev))
+
+    @_request
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> Any:
+        return self._attributes(*await self.vfs.mkdir(self._context(ctx), parent_inode, name, mode))
+
+    @_request
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any) -> Any:
+        return self._attributes(*await self.vfs.symlink(self._context(ctx), parent_inode, name, target))
+
+    @_request
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any) -> Any:
+        return self._attributes(*await self.vfs.link(self._context(ctx), inode, new_parent_inode, new_name))
+
+    @_request
+    async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
+        await self.vfs.unlink(self._context(ctx), parent_inode, name)
+
+    @_request
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
+        await self.vfs.rmdir(self._context(ctx), parent_inode, name)
+
+    @_request
+    async def rename(
+        self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int, ctx: Any
+    ) -> None:
+        await self.vfs.rename(self._context(ctx), parent_inode_old, name_old, parent_inode_new, name_new, flags)
+
+    @_request
+    async def readlink(self, inode: int, ctx: Any) -> bytes:
+        return await self.vfs.readlink(inode)
+
+    # ------------------------------------------------------------ attributes
+
+    @_request
+    async def getattr(self, inode: int, ctx: Any) -> Any:
+        return self._attributes(inode, await self.vfs.getattr(inode))
+
+    @_request
+    async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> Any:
+        changed = await self.vfs.setattr(
+            self._context(ctx),
+            inode,
+            mode=attr.st_mode & 0o7777 if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            size=attr.st_size if fields.update_size else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+        )
+        return self._attributes(inode, changed)
+
+    @_request
+    async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
+        if name == _CAPABILITY and self.vfs.lacks_capability(inode):
+            raise FsError(errno.ENODATA)
+        if name.startswith(_ACL_PREFIX):
+            raise FsError(errno.EOPNOTSUPP)
+        return await self.vfs.getxattr(inode, name)
+
+    @_request
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
+        if name.startswith(_ACL_PREFIX):
+            raise FsError(errno.EOPNOTSUPP)
+        await self.vfs.setxattr(self._context(ctx), inode, name, value)
+
+    @_request
+    async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
+        return await self.vfs.listxattr(inode)
+
+    @_request
+    async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        await self.vfs.removexattr(self._context(ctx), inode, name)
+
+    @_request
+    async def access(self, inode: int, mode: int, ctx: Any) -> bool:
+        return True  # the kernel has checked
+
+    # ------------------------------------------------------------ files
+
+    @_request
+    async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
+        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        return self._file_info(handle), self._attributes(*entry)
+
+    @_request
+    async def open(self, inode: int, flags: int, ctx: Any) -> Any:
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags))
+
+    @_request
+    async def read(self, fh: int, off: int, size: int) -> Any:
+        return await self.vfs.read(fh, off, size)
+
+    @_request
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self.vfs.write(fh, off, buf)
+
+    @_request
+    async def flush(self, fh: int) -> None:
+        self.vfs.flush(fh)
+
+    @_request
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self.vfs.fsync(fh)
+
+    @_request
+    async def release(self, fh: int) -> None:
+        await self.vfs.release(Context(0, 0, self.vfs.now_ns()), fh)
+
+    # ------------------------------------------------------------ folders and the whole
+
+    @_request
+    async def opendir(self, inode: int, ctx: Any) -> int:
+        return await self.vfs.opendir(inode)
+
+    @_request
+    async def readdir(self, fh: int, start_id: int, token: Any) -> None:
+        after = start_id
+        while True:
+            entries = await self.vfs.readdir(fh, after, READDIR_ENTRIES)
+            if not entries:
+                return
+            for listed, inode in entries:
+                if not pyfuse3.readdir_reply(token, listed.name, self._attributes(listed.ino, inode), listed.cookie):
+                    return
+            after = entries[-1][0].cookie
+
+    @_request
+    async def releasedir(self, fh: int) -> None:
+        await self.vfs.releasedir(Context(0, 0, self.vfs.now_ns()), fh)
+
+    @_request
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        await self.vfs.fsyncdir(fh)
+
+    @_request
+    async def statfs(self, ctx: Any) -> Any:
+        space = await self.vfs.statfs()
+        shown = pyfuse3.StatvfsData()
+        shown.f_bsize = shown.f_frsize = STATFS_BLOCK_BYTES
+        shown.f_blocks = space.total_bytes // STATFS_BLOCK_BYTES
+        shown.f_bfree = shown.f_bavail = space.free_bytes // STATFS_BLOCK_BYTES
+        shown.f_files = shown.f_ffree = shown.f_favail = SHOWN_INODES
+        shown.f_namemax = 255
+        return shown
