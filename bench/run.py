@@ -202,7 +202,7 @@ class Bench:
 
     def mount_pids(self) -> list[int]:
         """The process behind the mount."""
-        return [m.pid for m in mounting.mounts() if Path(m.mountpoint) == self.mountpoint and m.pid]
+        return [mounted.pid for mounted in self.local.mounts()]
 
     def pool_pids(self) -> list[int]:
         """Coordinator and nodes."""

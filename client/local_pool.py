@@ -30,8 +30,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from redfs.client.config import POOL_FILE, POOL_FORMAT, POOL_VERSION, PoolFile, no_pool, read_pool_file
-from redfs.core.errors import Busy, InvalidArgument, NotFound, Unavailable
+from redfs.client.config import POOL_FILE, POOL_FORMAT, POOL_VERSION, PoolFile, find_pool, no_pool, read_pool_file
+from redfs.client.mounting import MountRecord, find_record, runtime_folder
+from redfs.core.errors import Busy, InvalidArgument, NotFound, RedfsError, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
 HOST = "127.0.0.1"
@@ -169,6 +170,20 @@ class LocalPool:
     def pool_file(self) -> PoolFile:
         """Raises NotFound where there is no pool, WrongFormat."""
         return read_pool_file(self.folder)
+
+    def mounts(self) -> list[MountRecord]:
+        """This machine's mounts of this pool, those made by hand too. Never touches the mounts themselves."""
+        address = self.pool_file().coordinator
+        found = []
+        for path in sorted(runtime_folder().glob("*.json")):
+            try:
+                mountpoint = Path(json.loads(path.read_text())["mountpoint"])
+            except (OSError, ValueError, TypeError, KeyError):
+                continue  # gone meanwhile, or no record of ours
+            record = find_record(mountpoint)
+            if record is not None and _pool_of(record.pid) == address:
+                found.append(record)
+        return found
 
     def _member(self, name: str, module: str) -> Member:
         return Member(
@@ -369,6 +384,15 @@ class LocalPool:
         for member in members:
             member.pid_file.unlink(missing_ok=True)
         return list(pids)
+
+
+def _pool_of(pid: int) -> str:
+    """The coordinator's address that a mount process was started with; empty where it shows none."""
+    try:
+        words = [os.fsdecode(word) for word in _command_line(pid)]
+        return find_pool(words[words.index("--pool") + 1]).address
+    except (OSError, ValueError, IndexError, RedfsError):
+        return ""
 
 
 def _last_words(member: Member) -> str:

@@ -49,8 +49,8 @@ def count(number: int, thing: str) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """A saving in per cent, or nothing where there is nothing to save."""
-    return f"{100 * part / whole:.0f} %" if whole > 0 else "–"
+    """A part of something in per cent."""
+    return f"{100 * part / whole:.0f} %"
 
 
 def short_path(path: str | Path) -> str:

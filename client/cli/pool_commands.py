@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from redfs.client.check import CheckReport
+    from redfs.client.local_pool import LocalPool
     from redfs.proto.gen import cluster_pb2 as pb
 
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "failed": "red"}
@@ -85,8 +86,7 @@ def down(data: Path | None) -> None:
     """
     chosen = settings()
     local = chosen.local(data)
-    pool = local.pool_file()
-    unmounted = _unmount_all(pool.pool_id)
+    unmounted = _unmount_all(local)
     stopped = local.stop()
 
     def human() -> None:
@@ -97,14 +97,13 @@ def down(data: Path | None) -> None:
     chosen.emit({"unmounted": unmounted, "stopped": stopped, "folder": str(local.folder)}, human)
 
 
-def _unmount_all(pool_id: str) -> list[str]:
-    from redfs.client.mounting import mounts, unmount
+def _unmount_all(local: LocalPool) -> list[str]:
+    from redfs.client.mounting import unmount
 
     done = []
-    for mounted in mounts():
-        if mounted.pool_id == pool_id:
-            unmount(mounted.mountpoint)
-            done.append(str(mounted.mountpoint))
+    for mounted in local.mounts():
+        unmount(Path(mounted.mountpoint))
+        done.append(mounted.mountpoint)
     return done
 
 
@@ -133,7 +132,7 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
     for problem in state.problems:
         out.print(Text(f"  {problem}", style=style))
     out.print()
-    output.print_table(("", "BYTES", ""), _space_rows(state), right=("BYTES",), indent=2)
+    output.print_table(("SPACE", "SIZE", ""), _space_rows(state), right=("SIZE",), indent=2)
     if nodes:
         out.print()
         output.print_table(
@@ -154,20 +153,16 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
 
 def _space_rows(state: pb.PoolStatus) -> list[tuple[str, str, str]]:
     """From what files refer to, step by step, to what lies on the disks."""
+
+    def saved(before: int, after: int) -> str:
+        return f"{output.share(before - after, before)} saved" if before else ""
+
     return [
-        ("in files", output.size(state.logical_bytes), "all volumes and snapshots, as programs see them"),
-        (
-            "after dedupe",
-            output.size(state.unique_bytes),
-            f"{output.share(state.logical_bytes - state.unique_bytes, state.logical_bytes)} saved: equal blocks once",
-        ),
-        (
-            "after compression",
-            output.size(state.stored_bytes),
-            f"{output.share(state.unique_bytes - state.stored_bytes, state.unique_bytes)} saved",
-        ),
-        ("with protection", output.size(state.segment_bytes), "all shards on all nodes"),
-        ("disks", output.size(state.capacity_bytes), f"{output.size(state.used_bytes)} used by the pool"),
+        ("in files", output.size(state.logical_bytes), "in all volumes and snapshots"),
+        ("after dedupe", output.size(state.unique_bytes), saved(state.logical_bytes, state.unique_bytes)),
+        ("after compression", output.size(state.stored_bytes), saved(state.unique_bytes, state.stored_bytes)),
+        ("with protection", output.size(state.segment_bytes), "in all shards on all nodes"),
+        ("disks", output.size(state.capacity_bytes), f"{output.size(state.used_bytes)} used"),
         ("free", output.size(state.free_bytes), "before protection"),
     ]
 

@@ -136,15 +136,7 @@ class RunningPool:
 
     def mount_pids(self) -> list[int]:
         """The processes behind the mounts of this pool."""
-        pids = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                if any(w.startswith(os.fsencode(self.folder) + b"/mount-") for w in words):
-                    pids.append(int(entry.name))
-        return pids
+        return [mounted.pid for mounted in self.local.mounts()] if self.local.exists else []
 
     def clear_dead_mounts(self) -> None:
         """Takes mounts away whose process is gone or hangs."""

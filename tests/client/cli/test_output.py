@@ -36,7 +36,6 @@ def test_counts_and_shares() -> None:
     assert output.count(1, "node") == "1 node"
     assert output.count(12345, "block") == "12,345 blocks"
     assert output.share(1, 4) == "25 %"
-    assert output.share(0, 0) == "–"
 
 
 def test_the_home_folder_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
