@@ -13,16 +13,16 @@ reported for repair. `Corrupt` only when nothing verifies, `Unavailable` when to
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from redfs.client.data import codec
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import DataConfig
+from redfs.client.data.salvage import Nodes, Place, Salvager, Spread, remember
 from redfs.client.data.store import Session
 from redfs.core import erasure, segments
 from redfs.core.errors import Corrupt, InternalError, NotFound, RedfsError, Unavailable
@@ -43,41 +43,9 @@ MAX_PREFETCHES = 8
 """Read-ahead tasks at once; more wishes are dropped."""
 REMEMBERED_WHOLE = 256
 """Segments read ahead as a whole lately, which are not read ahead again."""
-REMEMBERED_REPORTS = 1024
-"""Damaged shards that were reported already."""
-MAX_VERSIONS = 256
-"""Combinations of range versions tried for one damaged block."""
 
 Buffer = bytes | bytearray | memoryview
 Result = TypeVar("Result")
-Name = TypeVar("Name")
-Value = TypeVar("Value")
-
-
-class Nodes(Protocol):
-    """What the read path needs of the `NodePool`."""
-
-    async def get(self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float) -> Buffer: ...
-
-    def suspects(self) -> set[int]: ...
-
-
-class Place(NamedTuple):
-    """Where a block lies and how it is stored."""
-
-    segment: int
-    offset: int
-    stored_bytes: int
-    plain_bytes: int
-    codec: int
-    checksum: int
-
-
-class Spread(NamedTuple):
-    """A segment's layout and its nodes by shard."""
-
-    layout: Layout
-    nodes: tuple[int, ...]
 
 
 class _Wanted(NamedTuple):
@@ -103,7 +71,7 @@ class BlockReader:
         self._prefetches: set[asyncio.Task[None]] = set()
         self._prefetching_bytes = 0
         self._whole: OrderedDict[int, None] = OrderedDict()
-        self._reported: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._salvager = Salvager(session, nodes)
         self._workers = ThreadPoolExecutor(self._config.workers, thread_name_prefix="redfs-unpack")
         self.degraded_reads = 0
         """Blocks that had to be put together from other shards, since the start."""
@@ -114,10 +82,10 @@ class BlockReader:
         """Takes note of where blocks are: from ReadSlots, LocateBlocks, own commits. The latest word counts."""
         for s in segments:
             spread = Spread(Layout(s.k, s.m, s.shard_bytes), tuple(s.nodes))
-            _remember(self._spreads, s.segment_id, spread, self._config.segment_locations)
+            remember(self._spreads, s.segment_id, spread, self._config.segment_locations)
         for b in blocks:
             place = Place(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum)
-            _remember(self._places, b.block_id, place, self._config.locations)
+            remember(self._places, b.block_id, place, self._config.locations)
 
     def cached(self, block: int) -> bytes | None:
         """The plain block where it is in memory."""
@@ -203,11 +171,11 @@ class BlockReader:
     async def _neighbours(self, blocks: Sequence[int]) -> list[int]:
         """The blocks, and all others of their segments that were not brought lately."""
         found = dict.fromkeys(blocks)
-        for segment in {self._places[block].segment for block in blocks if block in self._places}:
-            if segment in self._whole:
-                continue
-            _remember(self._whole, segment, None, REMEMBERED_WHOLE)
-            reply = await self._session.call(segment_blocks=pb.SegmentBlocks(segment_id=segment))
+        new = {self._places[block].segment for block in blocks if block in self._places} - self._whole.keys()
+        for segment in new:
+            remember(self._whole, segment, None, REMEMBERED_WHOLE)
+        asked = (self._session.call(segment_blocks=pb.SegmentBlocks(segment_id=segment)) for segment in new)
+        for reply in await asyncio.gather(*asked):
             self.learn(reply.blocks, ())
             found.update(dict.fromkeys(b.block_id for b in reply.blocks))
         return list(found)
@@ -449,78 +417,13 @@ class BlockReader:
             ):
                 return
             try:
-                plain = await self._salvage(block, place, spread, self._config.hedge_after_s)
+                plain = await self._salvager.salvage(block, place, spread, self._config.hedge_after_s)
             except Unavailable:
-                plain = await self._salvage(block, place, spread, self._config.node_timeout_s)
+                plain = await self._salvager.salvage(block, place, spread, self._config.node_timeout_s)
+            self.degraded_reads += 1
             self._land(block, plain)
         except RedfsError as error:
             self._land(block, error)
-
-    async def _salvage(self, block: int, place: Place, spread: Spread, timeout_s: float) -> bytes:
-        """Tries every way to put the block together, and reports the shards that were in the way."""
-        layout = spread.layout
-        needed = segments.extents(layout, place.offset, place.stored_bytes)
-        brought = await asyncio.gather(*(self._bring_all(place.segment, spread, e, timeout_s) for e in needed))
-        versions = [
-            await self._in_thread(_versions, layout, e, at_hand)
-            for e, (at_hand, _) in zip(needed, brought, strict=True)
-        ]
-        for choice in itertools.islice(itertools.product(*versions), MAX_VERSIONS):
-            try:
-                plain = codec.unpack(b"".join(choice), place.codec, place.plain_bytes, place.checksum)
-            except Corrupt:
-                continue
-            self.degraded_reads += 1
-            for extent, truth, (at_hand, missing) in zip(needed, choice, brought, strict=True):
-                own = range(layout.shards) if layout.k == 1 else (extent.shard,)
-                for shard in own:
-                    if shard in at_hand and bytes(at_hand[shard]) != truth:
-                        await self._report(place.segment, shard, f"block {block:#x} does not match its checksum")
-                for shard in missing:
-                    await self._report(place.segment, shard, "the node does not have the shard")
-            return plain
-        if any(len(at_hand) + len(missing) < layout.shards for at_hand, missing in brought):
-            raise Unavailable(f"too few storage nodes answer to read block {block:#x}: see `redfs status`")
-        for shard in {shard for _, missing in brought for shard in missing}:
-            await self._report(place.segment, shard, "the node does not have the shard")
-        log.error("block %x in segment %x is damaged on more nodes than its code can make up for", block, place.segment)
-        raise Corrupt(f"block {block:#x} is damaged beyond repair: restore the file from a snapshot or a backup")
-
-    async def _bring_all(
-        self, segment: int, spread: Spread, extent: segments.Extent, timeout_s: float
-    ) -> tuple[dict[int, bytes], set[int]]:
-        """The extent's range of every shard that can be had, and the shards that their nodes do not have."""
-        results = await asyncio.gather(
-            *(
-                self._nodes.get(node, segment, shard, extent.offset, extent.length, timeout_s)
-                for shard, node in enumerate(spread.nodes)
-            ),
-            return_exceptions=True,
-        )
-        here: dict[int, bytes] = {}
-        missing = set()
-        for shard, data in enumerate(results):
-            if isinstance(data, NotFound | Corrupt):
-                missing.add(shard)
-            elif isinstance(data, RedfsError):
-                continue
-            elif isinstance(data, BaseException):
-                raise data
-            else:
-                here[shard] = bytes(data)
-        return here, missing
-
-    async def _report(self, segment: int, shard: int, reason: str) -> None:
-        """Tells the coordinator of a bad shard, once. Reads do not fail because of it."""
-        if (segment, shard) in self._reported:
-            return
-        _remember(self._reported, (segment, shard), None, REMEMBERED_REPORTS)
-        log.warning("shard %d of segment %x is damaged (%s): reported for repair", shard, segment, reason)
-        try:
-            await self._session.call(report_damage=pb.ReportDamage(segment_id=segment, shard=shard, reason=reason))
-        except RedfsError as error:
-            self._reported.pop((segment, shard), None)
-            log.warning("the damage could not be reported: %s", error)
 
     # ------------------------------------------------------------ helpers
 
@@ -547,14 +450,6 @@ def _gone(block: int) -> NotFound:
     return NotFound(f"block {block:#x} is not stored any more: read its slot again")
 
 
-def _remember(known: OrderedDict[Name, Value], key: Name, value: Value, limit: int) -> None:
-    """Puts or renews an entry of a bounded memory."""
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > limit:
-        known.popitem(last=False)
-
-
 def _run_of(runs: Sequence[tuple[int, int, int]], extent: segments.Extent) -> tuple[int, int, int]:
     for run in runs:
         shard, offset, length = run
@@ -571,20 +466,6 @@ def _unpack_all(jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[bytes | None]:
         except Corrupt:
             results.append(None)
     return results
-
-
-def _versions(layout: Layout, extent: segments.Extent, at_hand: dict[int, bytes]) -> list[bytes]:
-    """Every distinct form that the extent's bytes can take: as stored, and rebuilt from each set of k others."""
-    if layout.k == 1:
-        return list(dict.fromkeys(at_hand.values()))
-    found: dict[bytes, None] = {}
-    if extent.shard in at_hand:
-        found[at_hand[extent.shard]] = None
-    code = erasure.code(layout.k, layout.m)
-    for chosen in segments.source_combinations(layout, at_hand.keys() - {extent.shard}):
-        (rebuilt,) = code.rebuild([extent.shard], {i: at_hand[i] for i in chosen})
-        found[bytes(rebuilt)] = None
-    return list(found)
 
 
 def _look_at(flight: asyncio.Future[bytes]) -> None:
