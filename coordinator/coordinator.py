@@ -88,6 +88,7 @@ class Coordinator:
         """Durable transactions since the start."""
         self.damage_reports = 0
         self._next_job = b""
+        self.has_jobs = True
         pool_id = randomness.token_bytes(POOL_ID_BYTES).hex()
         self.execute(lambda txn: volumes.bootstrap(txn, pool_id))
         with store.read() as kv:

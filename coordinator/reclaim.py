@@ -12,7 +12,18 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.volumes import holder_of
 from redfs.core.errors import InternalError
-from redfs.core.records import OBJECT_BYTES, Kind, inode_key, orphan_key, slot_key, split_orphan_object
+from redfs.core.namespace import slot_is_dead
+from redfs.core.records import (
+    OBJECT_BYTES,
+    Inode,
+    Kind,
+    decode_inode,
+    inode_key,
+    orphan_key,
+    slot_key,
+    split_orphan_object,
+    split_slot_object,
+)
 from redfs.core.tables import JOBS, JobKind, JobRow, VolumeState, decode_job, encode_job, split_job_key
 from redfs.core.versions.store import ReclaimStep
 
@@ -82,9 +93,16 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
         return _later(txn, key, job, _Place(orphan + b"\0", b""), 1)
     start = place.slot if place.slot and place.orphan == orphan else slot_key(ino, generation, 0).obj
     end = slot_key(ino, generation, MAX_U64).obj + b"\0" if generation else inode_key(ino + 1).obj
+    inode = None
+    if generation:
+        # A cut in the middle of a file leaves the slots before it alive under the old generation.
+        raw = txn.versions.get(lineage, epoch, *inode_key(ino))
+        inode = None if raw is None else decode_inode(raw)
+        start = _behind_living(inode, ino, generation, start)
     slots, more = txn.versions.scan_page(lineage, epoch, Kind.SLOT, start, end, budget, budget)
     for obj, _ in slots:
-        txn.versions.kill(lineage, Kind.SLOT, obj)
+        if slot_is_dead(inode, generation, split_slot_object(obj)[2]):
+            txn.versions.kill(lineage, Kind.SLOT, obj)
     if more is not None:
         return _later(txn, key, job, _Place(orphan, more), len(slots) or 1)
     if generation == 0:
@@ -97,6 +115,17 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
         txn.versions.delete(lineage, *inode_key(ino))
     txn.versions.delete(lineage, *orphan_key(ino, generation))
     return _later(txn, key, job, _Place(orphan + b"\0", b""), len(slots) + 1)
+
+
+def _behind_living(inode: Inode | None, ino: int, generation: int, start: bytes) -> bytes:
+    """Where to go on from `start`: behind the slots that are still read under the generation, if it lies in them."""
+    ranges = () if inode is None else inode.generations
+    slot = split_slot_object(start[: OBJECT_BYTES[Kind.SLOT]])[2]
+    for index, (first, found) in enumerate(ranges):
+        upto = ranges[index + 1].first_slot if index + 1 < len(ranges) else MAX_U64
+        if found == generation and first <= slot < upto:
+            return slot_key(ino, generation, upto).obj
+    return start
 
 
 def _later(txn: Txn, key: bytes, job: JobRow, place: _Place, rows: int) -> bool:
