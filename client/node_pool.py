@@ -4,8 +4,8 @@ Short requests go over connections that the event loop serves itself (`data/quic
 connections in threads; each kind is bounded for every node. PUTs and GETs use different connections, so that no read
 waits behind a disk's flush.
 
-A node that cannot be reached, breaks off or is silent raises `Unavailable` and is suspected for `suspect_s`; callers
-leave it out where others can stand in. A full node is not written to for as long. Requests are safe to repeat and a
+A node that cannot be reached, breaks off or is silent raises `Unavailable` and is suspected for `suspect_s` (for reads
+ever longer while it goes on); callers leave it out where others can stand in. A full node is not written to for as long. Requests are safe to repeat and a
 connection that went stale while idle is replaced without a word. Addresses come from the coordinator and are asked for
 again when a node is not found at its own. Which node holds what is left to the callers.
 """
@@ -35,6 +35,8 @@ MAX_PIPELINED = 16
 """Requests under way on one quick connection; the node answers them one after the other."""
 MAX_THREADS = 64
 """Blocking transfers at once over all nodes; started as needed."""
+MAX_STRIKES = 8
+"""Failures in a row that are counted; the pause has long reached its limit by then."""
 ADDRESS_AGE_S = 1.0
 """Addresses younger than this are not asked for again, however many requests fail."""
 
@@ -92,6 +94,7 @@ class NodePool:
         self._refreshing: asyncio.Task[None] | None = None
         self._down: dict[int, float] = {}
         self._slow: dict[int, float] = {}
+        self._strikes: dict[int, int] = {}
         self._full: dict[int, float] = {}
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="redfs-node")
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -125,14 +128,22 @@ class NodePool:
         return set(marks)
 
     def _note(self, node: int, error: RedfsError, *, put: bool) -> None:
-        until_s = self._clock() + self._config.suspect_s
+        pause_s = self._config.suspect_s
         if isinstance(error, NoSpace):
-            self._full[node] = until_s
+            self._full[node] = self._clock() + pause_s
+        elif isinstance(error, Unavailable) and put:
+            # Not longer each time, as for reads: the coordinator soon stops handing out a node that is gone.
+            self._leave_out(self._down, node, pause_s, error)
         elif isinstance(error, Unavailable):
-            marks = self._down if put else self._slow
-            if node not in marks:
-                log.info("node %d is left out for %g s: %s", node, self._config.suspect_s, error)
-            marks[node] = until_s
+            if node not in self._slow:
+                pause_s = min(pause_s * 2 ** self._strikes.get(node, 0), self._config.suspect_max_s)
+                self._strikes[node] = min(self._strikes.get(node, 0) + 1, MAX_STRIKES)
+                self._leave_out(self._slow, node, pause_s, error)
+
+    def _leave_out(self, marks: dict[int, float], node: int, pause_s: float, error: RedfsError) -> None:
+        if node not in marks:
+            log.info("node %d is left out for %g s: %s", node, pause_s, error)
+        marks[node] = self._clock() + pause_s
 
     # ------------------------------------------------------------ requests
 
@@ -164,7 +175,9 @@ class NodePool:
         except RedfsError as error:
             self._note(node, error, put=False)
             raise
-        self._slow.pop(node, None)
+        if self._strikes:
+            self._strikes.pop(node, None)
+            self._slow.pop(node, None)
         return answer
 
     async def _put_quick(self, node: int, header: dict[str, Any], parts: Sequence[Buffer], payload_bytes: int) -> None:

@@ -37,6 +37,8 @@ class DataConfig:
     """For a node's first answer on a new connection."""
     suspect_s: float = 5.0
     """How long a node that failed is left out, where others can stand in, before it is tried again."""
+    suspect_max_s: float = 30.0
+    """The same for reads of a node that fails again and again: each try costs a reader up to `hedge_after_s`."""
     quick_connections: int = 4
     """Connections to one node that the event loop uses for short requests."""
     bulk_connections: int = 4

@@ -30,7 +30,7 @@ from redfs.client.data import codec
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import DataConfig
 from redfs.core import erasure, segments
-from redfs.core.errors import NoSpace, RedfsError, TooFewNodes, Unavailable
+from redfs.core.errors import NoSpace, NotAllowed, NotFound, RedfsError, TooFewNodes, Unavailable
 from redfs.core.ids import MAX_BLOCKS_PER_SEGMENT, block_id
 from redfs.core.segments import MAX_PAYLOAD_BYTES, SMALL_FLUSH_BYTES, Layout
 from redfs.proto.gen import cluster_pb2 as pb
@@ -380,7 +380,7 @@ class BlockStore:
                         segment_id=segment, shard=shard, avoid=sorted({*failed, *self._nodes.unwritable()})
                     )
                 )
-            except (TooFewNodes, NoSpace) as error:
+            except (TooFewNodes, NoSpace, NotFound, NotAllowed) as error:
                 raise _NoOtherNode from error
             log.info("shard %d of segment %x goes to node %d instead of %d", shard, segment, reply.node, nodes[shard])
             nodes[shard] = reply.node

@@ -212,6 +212,12 @@ async def test_a_node_that_is_gone(payload: bytes) -> None:
             await pool.get(1, 7, 3, 0, len(payload), 20.0)
         assert pool.suspects() == {1}
         assert pool.unwritable() == set(), "one slow read does not stop writing"
+        clock.now_s += CONFIG.suspect_s
+        assert pool.suspects() == set()
+        with pytest.raises(Unavailable):
+            await pool.get(1, 7, 3, 0, len(payload), 20.0)
+        clock.now_s += CONFIG.suspect_s
+        assert pool.suspects() == {1}, "the second time for longer"
         pool.forgive()
         assert pool.suspects() == set()
 

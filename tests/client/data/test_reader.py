@@ -246,6 +246,7 @@ async def test_a_block_that_moved_is_found_again() -> None:
         }
         for block, plain in zip(world.ids, world.plain, strict=True):
             assert await world.reader.read(block) == plain
+        assert world.reader.degraded_reads == 0
         assert world.session.damage == []
 
 
