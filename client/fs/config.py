@@ -48,6 +48,8 @@ class FsConfig:
     """Rows in one commit: some 600 KiB. One operation's write-set may pass it."""
     commit_bytes: int = 16 * 1024 * 1024
     """Plain bytes stored for one commit: with them the write buffer's memory comes back."""
+    commit_batches: int = 128
+    """Flushes in one commit, each with a segment of its own; the coordinator takes 256."""
     commits_in_flight: int = 2
     """The next one travels while the one before is made durable; more would only wait there."""
     pending_rows: int = 32 * 1024

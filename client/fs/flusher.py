@@ -151,6 +151,7 @@ class Flusher:
     async def flush_all(self) -> None:
         """Returns when all data written so far is recorded. Raises the first failure after trying everything."""
         files = list(self._buffer.files.values())
+        self._urgent.update((file.ino, file) for file in files if file.is_active)
         results = await asyncio.gather(*[self.flush(file.ino) for file in files], return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):

@@ -405,6 +405,7 @@ class Metadata:
                 bucket_hash = _split(row.obj)[1]
                 if bucket_hash not in group.buckets:
                     group.put(bucket_hash, decode(_DIRENT, row.value))
+                    self._inserted += 1
             elif keep_inodes:
                 self._learn(Key(row.kind, row.obj), row.value)
         if reply.complete:
@@ -413,7 +414,6 @@ class Metadata:
             group.high = max(group.high, _split(reply.last)[1])
         else:
             raise InternalError("a page of a folder brought nothing and is not its end")
-        self._grown(len(reply.rows))
         self._trim(ino, group)
 
     async def _fetch_xattrs(self, ino: int) -> None:

@@ -127,7 +127,12 @@ class WriteLog:
 
     def is_full(self, commit: PendingCommit) -> bool:
         """Whether no more should be gathered into it."""
-        return len(commit.rows) >= self._config.commit_rows or commit.data_bytes >= self._config.commit_bytes
+        config = self._config
+        return (
+            len(commit.rows) >= config.commit_rows
+            or commit.data_bytes >= config.commit_bytes
+            or len(commit.batches) >= config.commit_batches
+        )
 
     def newest(self) -> PendingCommit | None:
         """The commit whose acknowledgement means that everything written so far is durable."""
