@@ -5,9 +5,10 @@ connections in threads; each kind is bounded for every node. PUTs and GETs use d
 waits behind a disk's flush.
 
 A node that cannot be reached, breaks off or is silent raises `Unavailable` and is suspected for `suspect_s` (for reads
-ever longer while it goes on); callers leave it out where others can stand in. A full node is not written to for as long. Requests are safe to repeat and a
-connection that went stale while idle is replaced without a word. Addresses come from the coordinator and are asked for
-again when a node is not found at its own. Which node holds what is left to the callers.
+ever longer while it goes on); callers leave it out where others can stand in. A full node is not written to for as
+long. Requests are safe to repeat and a connection that went stale while idle is replaced without a word. Addresses come
+from the coordinator and are asked for again when a node is not found at its own. Which node holds what is left to the
+callers.
 """
 
 from __future__ import annotations
@@ -134,11 +135,10 @@ class NodePool:
         elif isinstance(error, Unavailable) and put:
             # Not longer each time, as for reads: the coordinator soon stops handing out a node that is gone.
             self._leave_out(self._down, node, pause_s, error)
-        elif isinstance(error, Unavailable):
-            if node not in self._slow:
-                pause_s = min(pause_s * 2 ** self._strikes.get(node, 0), self._config.suspect_max_s)
-                self._strikes[node] = min(self._strikes.get(node, 0) + 1, MAX_STRIKES)
-                self._leave_out(self._slow, node, pause_s, error)
+        elif isinstance(error, Unavailable) and node not in self._current(self._slow):
+            pause_s = min(pause_s * 2 ** self._strikes.get(node, 0), self._config.suspect_max_s)
+            self._strikes[node] = min(self._strikes.get(node, 0) + 1, MAX_STRIKES)
+            self._leave_out(self._slow, node, pause_s, error)
 
     def _leave_out(self, marks: dict[int, float], node: int, pause_s: float, error: RedfsError) -> None:
         if node not in marks:
