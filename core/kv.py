@@ -8,6 +8,7 @@ implements the same two interfaces.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -103,61 +104,67 @@ class Overlay:
 
     def __init__(self, base: ReadKv) -> None:
         self._base = base
-        self._own: dict[str, SortedDict] = {}
+        self._own: dict[str, tuple[dict[bytes, bytes | None], list[bytes]]] = {}
+        """table -> (value or None for deleted, by key; the keys in order). Plain lists beat trees at the size of a
+        command, and there is a new overlay for each command."""
 
     def get(self, table: str, key: bytes) -> bytes | None:
         own = self._own.get(table)
-        if own is not None and key in own:
-            value: bytes | None = own[key]
-            return value
+        if own is not None and key in own[0]:
+            return own[0][key]
         return self._base.get(table, key)
 
     def first(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
-        own = self._own.get(table)
         below = self._base.first(table, start, end)
-        if not own:
+        own = self._own.get(table)
+        if own is None:
             return below
-        for key in own.irange(start, end, inclusive=(True, False)):
-            if below is not None:
+        values, keys = own
+        for at in range(bisect_left(keys, start), bisect_left(keys, end)):
+            key = keys[at]
+            if below is not None and below[0] <= key:
                 if below[0] < key:
-                    break
-                if below[0] == key:
-                    below = None if own[key] is not None else self._base.first(table, key + b"\0", end)
-            if own[key] is not None:
-                return key, own[key]
+                    return below
+                below = self._base.first(table, key + b"\0", end)
+            value = values[key]
+            if value is not None:
+                return key, value
         return below
 
     def last(self, table: str, start: bytes, end: bytes) -> tuple[bytes, bytes] | None:
-        own = self._own.get(table)
         below = self._base.last(table, start, end)
-        if not own:
+        own = self._own.get(table)
+        if own is None:
             return below
-        for key in own.irange(start, end, inclusive=(True, False), reverse=True):
-            while below is not None and below[0] > key:
-                if below[0] not in own:
+        values, keys = own
+        for at in range(bisect_left(keys, end) - 1, bisect_left(keys, start) - 1, -1):
+            key = keys[at]
+            if below is not None and below[0] >= key:
+                if below[0] > key:
                     return below
-                below = self._base.last(table, start, below[0])
-            if own[key] is not None:
-                return key, own[key]
-        while below is not None and below[0] in own:
-            below = self._base.last(table, start, below[0])
+                below = self._base.last(table, start, key)
+            value = values[key]
+            if value is not None:
+                return key, value
         return below
 
     def scan(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         own = self._own.get(table)
         base = self._base.scan(table, start, end)
-        if not own:
+        if own is None:
             yield from base
             return
+        values, keys = own
         below = next(base, None)
-        for key in own.irange(start, end, inclusive=(True, False)):
+        for key in keys[bisect_left(keys, start) : bisect_left(keys, end)]:
             while below is not None and below[0] < key:
                 yield below
                 below = next(base, None)
             if below is not None and below[0] == key:
                 below = next(base, None)
-            if own[key] is not None:
-                yield key, own[key]
+            value = values[key]
+            if value is not None:
+                yield key, value
         while below is not None:
             yield below
             below = next(base, None)
@@ -171,9 +178,13 @@ class Overlay:
     def _set(self, table: str, key: bytes, value: bytes | None) -> None:
         own = self._own.get(table)
         if own is None:
-            own = self._own[table] = SortedDict()
-        own[key] = value
+            self._own[table] = ({key: value}, [key])
+            return
+        values, keys = own
+        if key not in values:
+            insort(keys, key)
+        values[key] = value
 
     def changes(self) -> list[Change]:
         """The net changes, each key once, tables in the order they were first written."""
-        return [(table, key, value) for table, own in self._own.items() for key, value in own.items()]
+        return [(table, key, values[key]) for table, (values, keys) in self._own.items() for key in keys]
