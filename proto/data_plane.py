@@ -190,7 +190,7 @@ class NodeConnection:
         """Sends a GET; `recv_reply` receives its answer."""
         self._send(get_header(segment, shard, offset, length))
 
-    def recv_reply(self, into: memoryview | None = None) -> Frame:
+    def recv_reply(self, into: memoryview | list[memoryview] | None = None) -> Frame:
         """The answer to the oldest request that has none yet. Raises the error that the node answered with."""
         if self.unanswered <= 0:
             raise InternalError("no request is waiting for an answer")
@@ -244,6 +244,12 @@ class NodeConnection:
         """
         self.get_send(segment, shard, offset, len(view))
         self._check_length(self.recv_reply(view), len(view))
+
+    def get_into_all(self, segment: int, shard: int, offset: int, views: list[memoryview]) -> None:
+        """Fills the views (none of them empty), one after the other, with bytes of the shard from `offset` on. As
+        `get_into` otherwise."""
+        self.get_send(segment, shard, offset, sum(map(len, views)))
+        self._check_length(self.recv_reply(views), len(views[-1]))
 
     def get(self, segment: int, shard: int, offset: int, length: int) -> memoryview:
         """Bytes of a shard in a fresh buffer. Errors as `get_into`."""

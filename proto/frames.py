@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 import xxhash
 
-from redfs.core.errors import BY_CODE, InternalError, NotAllowed, RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import BY_CODE, FsError, InternalError, NotAllowed, RedfsError, Unavailable, WrongFormat
 
 Buffer = bytes | bytearray | memoryview
 Header = dict[str, Any]
@@ -176,13 +176,14 @@ def _send_rest(sock: socket.socket, views: list[memoryview], sent: int) -> None:
 
 
 def recv_frame(
-    sock: socket.socket, into: memoryview | Callable[[Header, int], memoryview] | None = None
+    sock: socket.socket, into: memoryview | list[memoryview] | Callable[[Header, int], memoryview] | None = None
 ) -> Frame | None:
     """Receives one frame; None when the peer closed the connection between two frames.
 
-    The payload goes to `into`: a buffer at least as long, or a function of (header, payload bytes) that provides one; a
-    fresh bytearray by default. Raises Unavailable, WrongFormat; the connection is dead then. TimeoutError when
-    nothing at all came within the receive timeout: the connection is still good.
+    The payload goes to `into`: a buffer at least as long, a list of buffers that it fills exactly (the frame then names
+    the last one), or a function of (header, payload bytes) that provides a buffer; a fresh bytearray by default. Raises
+    Unavailable, WrongFormat; the connection is dead then. TimeoutError when nothing at all came within the receive
+    timeout: the connection is still good.
     """
     prefix = bytearray(PREFIX.size)
     try:
@@ -204,6 +205,12 @@ def recv_frame(
     target = into(header, payload_bytes) if callable(into) else into
     if target is None:
         target = memoryview(bytearray(payload_bytes))
+    if isinstance(target, list):
+        if sum(map(len, target)) != payload_bytes:
+            raise WrongFormat(f"the peer sent {payload_bytes} bytes, another length than was asked for")
+        for part in target:
+            _recv_exactly(sock, part)
+        return Frame(header, target[-1])
     if len(target) < payload_bytes:
         raise WrongFormat(f"the peer sent {payload_bytes} bytes where at most {len(target)} were asked for")
     target = target[:payload_bytes]
@@ -249,10 +256,7 @@ def raise_error(header: Header) -> None:
         return
     message = str(header.get("message", ""))
     cls = BY_CODE.get(str(code), RedfsError)
-    try:
-        raise cls(message)
-    except TypeError:  # a class that needs more than a text never travels here
-        raise RedfsError(f"{code}: {message}") from None
+    raise RedfsError(message) if issubclass(cls, FsError) else cls(message)
 
 
 # ------------------------------------------------------------------------------------------ connections

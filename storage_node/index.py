@@ -20,6 +20,7 @@ import lmdb
 from sortedcontainers import SortedDict
 
 from redfs.core.errors import NoSpace
+from redfs.storage_node.disk import DiskFailed
 
 MAP_BYTES: Final = 64 << 30
 """Address space only: the file grows with its content. Enough for 500 million shards, 700 TB of the usual ones."""
@@ -64,10 +65,12 @@ class Index(Protocol):
     def get(self, key: bytes) -> Entry | None: ...
 
     def put(self, key: bytes, entry: Entry) -> None:
-        """Raises NoSpace where the index is full."""
+        """Raises NoSpace where the index is full, DiskFailed."""
         ...
 
-    def delete(self, keys: Iterable[bytes]) -> None: ...
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Nothing happens for keys that are not there. Raises DiskFailed."""
+        ...
 
     def page(self, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
         """At most `limit` entries with keys greater than `after` (b"": from the first), in order."""
@@ -165,11 +168,16 @@ class LmdbIndex:
                 txn.put(key, _ENTRY.pack(*entry))
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise NoSpace(f"the node's shard index cannot grow: {error}") from error
+        except lmdb.Error as error:
+            raise DiskFailed(f"the node's shard index failed: {error}") from error
 
     def delete(self, keys: Iterable[bytes]) -> None:
-        with self._env.begin(db=self._shards, write=True) as txn:
-            for key in keys:
-                txn.delete(key)
+        try:
+            with self._env.begin(db=self._shards, write=True) as txn:
+                for key in keys:
+                    txn.delete(key)
+        except lmdb.Error as error:
+            raise DiskFailed(f"the node's shard index failed: {error}") from error
 
     def page(self, after: bytes, limit: int) -> list[tuple[bytes, Entry]]:
         found: list[tuple[bytes, Entry]] = []

@@ -153,8 +153,6 @@ class ShardStore:
                 if file.end_bytes == offset + footprint:
                     file.end_bytes = offset
             raise
-        except DiskFailed as error:
-            raise self._fail(error) from error
 
     def _reserve(self, footprint: int) -> tuple[BackingFile, int]:
         """Room for a record in the active file; the caller must `_leave` that file. Raises NoSpace."""
@@ -191,8 +189,7 @@ class ShardStore:
         try:
             file = BackingFile(self.disk.create(file_name(number)), number, self.disk_uuid)
         except OSError as error:
-            failure = write_error(error, "creating a backing file")
-            raise failure if isinstance(failure, NoSpace) else self._fail_locked(failure) from error
+            raise write_error(error, "creating a backing file") from error
         self.next_number += 1
         self.files[number] = file
         return file
@@ -209,8 +206,7 @@ class ShardStore:
         try:
             file.file.preallocate(start, length)
         except OSError as error:
-            failure = write_error(error, "preallocating space")
-            raise failure if isinstance(failure, NoSpace) else self._fail_locked(failure) from error
+            raise write_error(error, "preallocating space") from error
         file.preallocated_bytes = start + length
 
     def _leave(self, file: BackingFile) -> None:
@@ -242,8 +238,6 @@ class ShardStore:
             footer_bytes = file.write_footer(entries)
         except NoSpace:
             log.warning("no room for the footer of %s", file.file.name)
-        except DiskFailed as error:
-            raise self._fail(error) from error
         with self._changed:
             file.in_flight -= 1
             if footer_bytes:
@@ -278,14 +272,11 @@ class ShardStore:
             self._bury_in(self.files[number], dead)
 
     def _bury_in(self, file: BackingFile, dead: Sequence[tuple[bytes, Entry]]) -> None:
-        try:
-            for key, entry in dead:
-                segment, shard = SHARD_KEY.unpack(key)
-                header = RecordHeader(Kind.TOMBSTONE, segment, shard, entry.payload_bytes, entry.checksum)
-                file.bury(entry.offset, header)
-            file.sync.wait()
-        except DiskFailed as error:
-            raise self._fail(error) from error
+        for key, entry in dead:
+            segment, shard = SHARD_KEY.unpack(key)
+            header = RecordHeader(Kind.TOMBSTONE, segment, shard, entry.payload_bytes, entry.checksum)
+            file.bury(entry.offset, header)
+        file.sync.wait()
         self._wait_for_readers(key for key, _ in dead)
         with self._changed:
             for _, entry in dead:
@@ -418,7 +409,8 @@ class ShardStore:
 
     @contextlib.contextmanager
     def _working_on(self, keys: Sequence[bytes]) -> Iterator[None]:
-        """Keeps other PUTs and DELETEs off these shards; takes all of them at once, so nobody waits in a circle."""
+        """Keeps other PUTs and DELETEs off these shards; takes all of them at once, so nobody waits in a circle. A disk
+        that fails inside is failed for good: Unavailable."""
         with self._changed:
             while True:
                 self._check_writable()
@@ -428,6 +420,8 @@ class ShardStore:
             self._busy.update(keys)
         try:
             yield
+        except DiskFailed as error:
+            raise self._fail(error) from error
         finally:
             with self._changed:
                 self._busy.difference_update(keys)
@@ -441,14 +435,11 @@ class ShardStore:
 
     def _fail(self, error: DiskFailed) -> Unavailable:
         with self._changed:
-            return self._fail_locked(error)
-
-    def _fail_locked(self, error: DiskFailed) -> Unavailable:
-        if self._failure is None:
-            self._failure = error
-            log.critical("the disk failed, nothing is written any more: %s", error)
-            self._on_failure(error)
-        self._changed.notify_all()
+            if self._failure is None:
+                self._failure = error
+                log.critical("the disk failed, nothing is written any more: %s", error)
+                self._on_failure(error)
+            self._changed.notify_all()
         return Unavailable(f"the node's disk failed: {error}")
 
     def seal_full_files(self) -> None:
