@@ -164,14 +164,23 @@ class NodePool:
 
     async def get(self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float) -> memoryview:
         """A byte range of a shard, in a buffer of its own. NotFound, Unavailable, or what else the node answers."""
+        if length > QUICK_GET_BYTES:
+            return await self._watched(
+                node, self._bulk(node, lambda c: c.get(segment, shard, offset, length), timeout_s)
+            )
+        header = get_header(segment, shard, offset, length)
+        return await self._watched(node, self._ask(node, self._node(node).gets, header, (), 0, length, timeout_s))
+
+    async def get_into(
+        self, node: int, segment: int, shard: int, offset: int, views: list[memoryview], timeout_s: float
+    ) -> None:
+        """As `get`, for long ranges: fills the views (none of them empty) one after the other."""
+        await self._watched(node, self._bulk(node, lambda c: c.get_into_all(segment, shard, offset, views), timeout_s))
+
+    async def _watched(self, node: int, reading: Coroutine[Any, Any, Result]) -> Result:
+        """Takes note of how a read of the node ends."""
         try:
-            if length > QUICK_GET_BYTES:
-                answer = await self._bulk(node, lambda c: c.get(segment, shard, offset, length), timeout_s)
-            else:
-                lane = self._node(node).gets
-                answer = await self._ask(
-                    node, lane, get_header(segment, shard, offset, length), (), 0, length, timeout_s
-                )
+            answer = await reading
         except RedfsError as error:
             self._note(node, error, put=False)
             raise

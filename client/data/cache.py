@@ -10,6 +10,9 @@ from collections import OrderedDict
 ENTRY_OVERHEAD_BYTES = 200
 """What an entry costs beside its bytes, so that millions of tiny blocks count too."""
 
+Bytes = bytes | memoryview
+"""A view must be the only user of its buffer, all of it: what it keeps alive is what is counted."""
+
 
 class BlockCache:
     """Block id -> plain bytes, at most `capacity_bytes` together."""
@@ -17,7 +20,7 @@ class BlockCache:
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._blocks: OrderedDict[int, Bytes] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -26,14 +29,14 @@ class BlockCache:
         """Whether the block is here; asking does not count as a use."""
         return block in self._blocks
 
-    def get(self, block: int) -> bytes | None:
+    def get(self, block: int) -> Bytes | None:
         """The block's bytes, which become the most recently used, or None."""
         found = self._blocks.get(block)
         if found is not None:
             self._blocks.move_to_end(block)
         return found
 
-    def put(self, block: int, plain: bytes) -> None:
+    def put(self, block: int, plain: Bytes) -> None:
         """Keeps the block; others make room. One larger than the whole cache is not kept."""
         cost = len(plain) + ENTRY_OVERHEAD_BYTES
         if cost > self.capacity_bytes:

@@ -105,12 +105,13 @@ def pack_small(plain: Sequence[Bytes], compress: bool) -> tuple[list[Packed], li
     return found, parts, at
 
 
-def unpack(stored: Bytes, codec: int, plain_bytes: int, expected: int) -> bytes:
-    """The plain bytes, verified. Raises Corrupt."""
+def unpack(stored: Bytes, codec: int, plain_bytes: int, expected: int) -> bytes | memoryview:
+    """The plain bytes, verified and not to be changed: of a raw block a view of `stored` itself. Raises Corrupt."""
+    plain: bytes | memoryview
     if xxh3_64_intdigest(stored) != expected:
         raise Corrupt("the stored bytes of a block do not match their checksum")
     if codec == RAW:
-        plain = bytes(stored)
+        plain = memoryview(stored).toreadonly()
     elif codec == ZSTD:
         try:
             plain = _contexts.decompressor.decompress(stored, max_output_size=plain_bytes)

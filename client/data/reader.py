@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from redfs.client.data import codec
@@ -45,6 +47,8 @@ REMEMBERED_WHOLE = 256
 """Segments read ahead as a whole lately, which are not read ahead again."""
 
 Buffer = bytes | bytearray | memoryview
+Plain = bytes | memoryview
+"""A plain block; not to be changed."""
 Result = TypeVar("Result")
 
 
@@ -54,6 +58,14 @@ class _Wanted(NamedTuple):
     block: int
     place: Place
     extents: tuple[segments.Extent, ...]
+
+
+class _Run(NamedTuple):
+    """A byte range of a shard that one GET brings."""
+
+    shard: int
+    offset: int
+    length: int
 
 
 class BlockReader:
@@ -66,7 +78,7 @@ class BlockReader:
         self._config = config or DataConfig()
         self._places: OrderedDict[int, Place] = OrderedDict()
         self._spreads: OrderedDict[int, Spread] = OrderedDict()
-        self._flights: dict[int, asyncio.Future[bytes]] = {}
+        self._flights: dict[int, asyncio.Future[Plain]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self._prefetches: set[asyncio.Task[None]] = set()
         self._prefetching_bytes = 0
@@ -87,11 +99,11 @@ class BlockReader:
             place = Place(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum)
             remember(self._places, b.block_id, place, self._config.locations)
 
-    def cached(self, block: int) -> bytes | None:
+    def cached(self, block: int) -> Plain | None:
         """The plain block where it is in memory."""
         return self._cache.get(block)
 
-    async def read(self, block: int) -> bytes:
+    async def read(self, block: int) -> Plain:
         """The whole plain block, verified. Concurrent reads of one block share a fetch. A retry is safe."""
         hit = self._cache.get(block)
         if hit is not None:
@@ -101,9 +113,9 @@ class BlockReader:
             (flight,) = self._start([block])
         return await asyncio.shield(flight)
 
-    async def read_many(self, blocks: Sequence[int]) -> list[bytes]:
+    async def read_many(self, blocks: Sequence[int]) -> list[Plain]:
         """The plain blocks in the order asked for. Raises the first error after all reads have ended."""
-        hits: dict[int, bytes] = {}
+        hits: dict[int, Plain] = {}
         missing: list[int] = []
         for block in dict.fromkeys(blocks):
             hit = self._cache.get(block)
@@ -182,14 +194,14 @@ class BlockReader:
 
     # ------------------------------------------------------------ fetching
 
-    def _start(self, blocks: Sequence[int]) -> list[asyncio.Future[bytes]]:
+    def _start(self, blocks: Sequence[int]) -> list[asyncio.Future[Plain]]:
         """Begins to fetch blocks; each future ends with the block or an error."""
         if not blocks:
             return []
         loop = asyncio.get_running_loop()
-        flights: dict[int, asyncio.Future[bytes]] = {}
+        flights: dict[int, asyncio.Future[Plain]] = {}
         for block in blocks:
-            flight: asyncio.Future[bytes] = loop.create_future()
+            flight: asyncio.Future[Plain] = loop.create_future()
             flight.add_done_callback(_look_at)
             self._flights[block] = flights[block] = flight
         task = asyncio.create_task(self._fetch(blocks, flights))
@@ -197,17 +209,17 @@ class BlockReader:
         task.add_done_callback(self._fetches.discard)
         return list(flights.values())
 
-    def _land(self, block: int, result: bytes | RedfsError) -> None:
+    def _land(self, block: int, result: Plain | RedfsError) -> None:
         """Hands a block, or why there is none, to whoever waits."""
         flight = self._flights.pop(block, None)
-        if isinstance(result, bytes):
+        if not isinstance(result, RedfsError):
             self._cache.put(block, result)
             if flight is not None and not flight.done():
                 flight.set_result(result)
         elif flight is not None and not flight.done():
             flight.set_exception(result)
 
-    async def _fetch(self, blocks: Sequence[int], flights: dict[int, asyncio.Future[bytes]]) -> None:
+    async def _fetch(self, blocks: Sequence[int], flights: dict[int, asyncio.Future[Plain]]) -> None:
         try:
             unknown = [block for block in blocks if self._known(block) is None]
             if unknown:
@@ -234,7 +246,7 @@ class BlockReader:
             self._land_left(flights, InternalError(f"reading failed ({error!r}): please report this with the log"))
             raise
 
-    def _land_left(self, flights: dict[int, asyncio.Future[bytes]], error: RedfsError) -> None:
+    def _land_left(self, flights: dict[int, asyncio.Future[Plain]], error: RedfsError) -> None:
         """Ends those of this fetch that have not landed; the same blocks may be on their way anew by now."""
         for block, flight in flights.items():
             if not flight.done():
@@ -282,49 +294,62 @@ class BlockReader:
         for w in wanted:
             for e in w.extents:
                 ranges[e.shard].append((e.offset, e.length))
-        runs = [(shard, *run) for shard, parts in ranges.items() for run in segments.merge_ranges(parts, MAX_GAP_BYTES)]
-        inside: defaultdict[tuple[int, int, int], list[_Wanted]] = defaultdict(list)
+        runs = {shard: segments.merge_ranges(parts, MAX_GAP_BYTES) for shard, parts in ranges.items()}
+        by_run: defaultdict[_Run, list[segments.Extent]] = defaultdict(list)
+        inside: defaultdict[_Run, list[_Wanted]] = defaultdict(list)
         across: list[_Wanted] = []
         for w in wanted:
+            for e in w.extents:
+                by_run[_run_of(runs, e)].append(e)
             if len(w.extents) == 1:
                 inside[_run_of(runs, w.extents[0])].append(w)
             else:
                 across.append(w)
-        here: dict[tuple[int, int, int], Buffer] = {}
+        pieces: dict[segments.Extent, Buffer] = {}
         failed: list[int] = []
 
-        async def bring(run: tuple[int, int, int]) -> None:
-            shard, offset, length = run
+        async def bring(run: _Run) -> None:
             try:
-                data = await self._nodes.get(
-                    spread.nodes[shard], segment, shard, offset, length, self._config.hedge_after_s
-                )
+                pieces.update(await self._bring_run(segment, spread, run, by_run[run]))
             except RedfsError as error:
-                log.debug("shard %d of segment %x: %s", shard, segment, error)
+                log.debug("shard %d of segment %x: %s", run.shard, segment, error)
                 failed.extend(w.block for w in inside[run])
                 return
-            here[run] = data
-            view = memoryview(data)
-            jobs = []
-            for w in inside[run]:
-                start = w.extents[0].offset - offset
-                jobs.append((w, view[start : start + w.extents[0].length]))
-            failed.extend(await self._unpack(jobs))
+            failed.extend(await self._unpack([(w, pieces[w.extents[0]]) for w in inside[run]]))
 
-        await asyncio.gather(*(bring(run) for run in runs))
+        await asyncio.gather(*(bring(run) for run in by_run))
         jobs: list[tuple[_Wanted, Buffer]] = []
         for w in across:
-            parts = []
-            for e in w.extents:
-                run = _run_of(runs, e)
-                if run in here:
-                    parts.append(memoryview(here[run])[e.offset - run[1] : e.offset - run[1] + e.length])
-            if len(parts) == len(w.extents):
-                jobs.append((w, b"".join(parts)))
+            if all(e in pieces for e in w.extents):
+                jobs.append((w, b"".join(pieces[e] for e in w.extents)))
             else:
                 failed.append(w.block)
         failed.extend(await self._unpack(jobs))
         return failed
+
+    async def _bring_run(
+        self, segment: int, spread: Spread, run: _Run, wanted: Sequence[segments.Extent]
+    ) -> dict[segments.Extent, Buffer]:
+        """The wanted extents of a run by one GET, each in a buffer of its own, so that a cached block keeps only its
+        own bytes alive. Long runs are received into those buffers directly."""
+        node = spread.nodes[run.shard]
+        timeout_s = self._config.hedge_after_s
+        if run.length <= INLINE_BYTES:
+            data = await self._nodes.get(node, segment, run.shard, run.offset, run.length, timeout_s)
+            if len(wanted) == 1 and wanted[0].length == run.length:
+                return {wanted[0]: data}
+            return {e: bytes(data[e.offset - run.offset : e.offset - run.offset + e.length]) for e in wanted}
+        found: dict[segments.Extent, Buffer] = {}
+        views: list[memoryview] = []
+        at = run.offset
+        for e in sorted(wanted, key=lambda e: e.offset):
+            if e.offset > at:
+                views.append(memoryview(bytearray(e.offset - at)))
+            found[e] = buffer = bytearray(e.length)
+            views.append(memoryview(buffer))
+            at = e.offset + e.length
+        await self._nodes.get_into(node, segment, run.shard, run.offset, views, timeout_s)
+        return found
 
     async def _fetch_one(self, segment: int, spread: Spread, w: _Wanted) -> list[int]:
         """The short way: one block in one shard."""
@@ -381,7 +406,7 @@ class BlockReader:
         jobs: list[tuple[_Wanted, Buffer]] = []
         for w in wanted:
             parts = [memoryview(here[e.shard])[e.offset - low : e.offset - low + e.length] for e in w.extents]
-            jobs.append((w, parts[0] if len(parts) == 1 else b"".join(parts)))
+            jobs.append((w, b"".join(parts)))
         return await self._unpack(jobs)
 
     async def _unpack(self, jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[int]:
@@ -450,16 +475,15 @@ def _gone(block: int) -> NotFound:
     return NotFound(f"block {block:#x} is not stored any more: read its slot again")
 
 
-def _run_of(runs: Sequence[tuple[int, int, int]], extent: segments.Extent) -> tuple[int, int, int]:
-    for run in runs:
-        shard, offset, length = run
-        if shard == extent.shard and offset <= extent.offset < offset + length:
-            return run
-    raise AssertionError("every extent lies in a run")
+def _run_of(runs: dict[int, list[tuple[int, int]]], extent: segments.Extent) -> _Run:
+    """The run that the extent lies in; `runs` are (offset, length) by shard, ascending."""
+    of_shard = runs[extent.shard]
+    offset, length = of_shard[bisect_right(of_shard, extent.offset, key=itemgetter(0)) - 1]
+    return _Run(extent.shard, offset, length)
 
 
-def _unpack_all(jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[bytes | None]:
-    results: list[bytes | None] = []
+def _unpack_all(jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[Plain | None]:
+    results: list[Plain | None] = []
     for w, stored in jobs:
         try:
             results.append(codec.unpack(stored, w.place.codec, w.place.plain_bytes, w.place.checksum))
@@ -468,7 +492,7 @@ def _unpack_all(jobs: Sequence[tuple[_Wanted, Buffer]]) -> list[bytes | None]:
     return results
 
 
-def _look_at(flight: asyncio.Future[bytes]) -> None:
+def _look_at(flight: asyncio.Future[Plain]) -> None:
     """Read-ahead that fails has nobody who waits for the error."""
     if not flight.cancelled():
         flight.exception()

@@ -38,6 +38,10 @@ class Nodes(Protocol):
 
     async def get(self, node: int, segment: int, shard: int, offset: int, length: int, timeout_s: float) -> Buffer: ...
 
+    async def get_into(
+        self, node: int, segment: int, shard: int, offset: int, views: list[memoryview], timeout_s: float
+    ) -> None: ...
+
     def suspects(self) -> set[int]: ...
 
 
@@ -67,7 +71,7 @@ class Salvager:
         self._nodes = nodes
         self._reported: OrderedDict[tuple[int, int], None] = OrderedDict()
 
-    async def salvage(self, block: int, place: Place, spread: Spread, timeout_s: float) -> bytes:
+    async def salvage(self, block: int, place: Place, spread: Spread, timeout_s: float) -> bytes | memoryview:
         """The plain block, after trying every way to put it together; shards that were in the way are reported.
 
         Raises Unavailable where too few nodes answer within `timeout_s`, Corrupt where all do and nothing verifies.

@@ -166,6 +166,19 @@ async def test_what_is_put_is_got(payload: bytes) -> None:
         assert not pool.suspects()
 
 
+async def test_a_long_range_is_received_into_many_buffers() -> None:
+    async with a_pool() as (pool, node, _, _):
+        await pool.start_put(1, 7, 3, [LARGE])
+        views = [memoryview(bytearray(size)) for size in (1, 128 * 1024, 700_000, 3)]
+        await pool.get_into(1, 7, 3, 11, views, 20.0)
+        assert b"".join(views) == LARGE[11 : 11 + sum(map(len, views))]
+        with pytest.raises(Unavailable, match="another length"):
+            await pool.get_into(1, 7, 3, len(LARGE) - 5, [memoryview(bytearray(10))], 20.0)
+        node.error = NotFound("no such shard")
+        with pytest.raises(NotFound):
+            await pool.get_into(1, 7, 3, 0, views, 20.0)
+
+
 def test_the_sizes_take_both_ways() -> None:
     assert len(SMALL) <= min(QUICK_PUT_BYTES, QUICK_GET_BYTES)
     assert len(LARGE) > max(QUICK_PUT_BYTES, QUICK_GET_BYTES)

@@ -157,6 +157,15 @@ class FakeNodes:
         assert offset + length <= len(payload)
         return payload[offset : offset + length]
 
+    async def get_into(
+        self, node: int, segment: int, shard: int, offset: int, views: list[memoryview], timeout_s: float
+    ) -> None:
+        data = await self.get(node, segment, shard, offset, sum(map(len, views)), timeout_s)
+        for view in views:
+            assert len(view)
+            view[:] = data[: len(view)]
+            del data[: len(view)]
+
     def unwritable(self) -> set[int]:
         return set(self.suspected)
 

@@ -40,7 +40,7 @@ class World:
         """What a reader that knows nothing finds."""
         reader = BlockReader(self.session, self.nodes, BlockCache(16 * MIB), CONFIG)
         try:
-            return await reader.read_many([block for block, _ in batch.refs])
+            return [bytes(block) for block in await reader.read_many([block for block, _ in batch.refs])]
         finally:
             await reader.close()
 
