@@ -121,12 +121,13 @@ class _MemoryReading:
 class _LmdbKv:
     """One LMDB transaction as a `Kv`. Keys are never empty."""
 
-    __slots__ = ("_cursors", "_dbs", "_txn")
+    __slots__ = ("_cursors", "_dbs", "_scans", "_txn")
 
     def __init__(self, txn: Any, dbs: dict[str, Any]) -> None:
         self._txn = txn
         self._dbs = dbs
         self._cursors: dict[str, Any] = {}
+        self._scans: set[Any] = set()
 
     def _cursor(self, table: str) -> Any:
         cursor = self._cursors.get(table)
@@ -153,8 +154,18 @@ class _LmdbKv:
         found: tuple[bytes, bytes] = cursor.item()
         return found if start <= found[0] < end else None
 
+    def let_go(self) -> None:
+        """Forgets the transaction. LMDB keeps a reader's place while anything refers to its transaction, and whoever
+        read through this object may live on until the garbage collector comes."""
+        for cursor in (*self._cursors.values(), *self._scans):
+            cursor.close()
+        self._cursors.clear()
+        self._scans.clear()
+        self._txn = None
+
     def scan(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         cursor = self._txn.cursor(self._dbs[table])
+        self._scans.add(cursor)
         try:
             if cursor.set_range(start):
                 for item in cursor.iternext():
@@ -162,6 +173,7 @@ class _LmdbKv:
                         return
                     yield item
         finally:
+            self._scans.discard(cursor)
             cursor.close()
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
@@ -248,7 +260,7 @@ class LmdbStore:
     def read(self) -> Reading:
         return _LmdbReading(self)
 
-    def begin_read(self) -> tuple[Any, ReadKv]:
+    def begin_read(self) -> tuple[Any, _LmdbKv]:
         """For `_LmdbReading`: enters the gate and opens a transaction."""
         with self._gate:
             while self._growing:
@@ -279,17 +291,21 @@ class LmdbStore:
 
 
 class _LmdbReading:
-    __slots__ = ("_store", "_txn")
+    __slots__ = ("_kv", "_store", "_txn")
 
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
         self._txn: Any = None
+        self._kv: _LmdbKv | None = None
 
     def __enter__(self) -> ReadKv:
-        self._txn, kv = self._store.begin_read()
-        return kv
+        self._txn, self._kv = self._store.begin_read()
+        return self._kv
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._kv is not None:
+            self._kv.let_go()
         self._store.end_read(self._txn)
+        self._txn = None
