@@ -162,7 +162,11 @@ class InventoryFindings(NamedTuple):
 
 
 def _names(row: SegmentRow | None, node_id: int, shard: int) -> bool:
-    return row is not None and shard < len(row.nodes) and row.nodes[shard] == node_id
+    """Whether the shard may be data. While a segment is open its client may still move shards among its nodes, so
+    all of them count; what its end leaves over, the next inventory shows."""
+    if row is None:
+        return False
+    return row.state == SegmentState.OPEN or (shard < len(row.nodes) and row.nodes[shard] == node_id)
 
 
 def compare_inventory(

@@ -34,7 +34,7 @@ from redfs.core.records import (
     name_hash,
     slot_key,
 )
-from redfs.core.tables import BlockRow, SegmentRow, StatsRow, VolumeRow
+from redfs.core.tables import SEGMENTS, BlockRow, SegmentRow, StatsRow, VolumeRow, decode_segment, u64_key
 from redfs.core.volume_tree import ReadTree
 
 GIB = 1 << 30
@@ -111,6 +111,18 @@ class Pool:
     def report(self, node_id: int, free_bytes: int = 100 * GIB, capacity_bytes: int = 100 * GIB) -> None:
         report = Report(capacity_bytes, capacity_bytes - free_bytes, free_bytes)
         self.coordinator.cluster.reported(node_id, self.streams[node_id], report)
+
+    def report_again(self, node_id: int) -> None:
+        """The node opens a new stream."""
+        with self.coordinator.read() as kv:
+            row = dict(nodes.stored_nodes(kv))[node_id]
+        self.streams[node_id] = self.coordinator.cluster.attached(node_id, row)
+        self.report(node_id)
+
+    def shard_on(self, node_id: int, segment_id: int) -> int:
+        """The number of the segment's shard on that node."""
+        with self.coordinator.read() as kv:
+            return decode_segment(kv.get(SEGMENTS, u64_key(segment_id)) or b"").nodes.index(node_id)
 
     def lose(self, *node_ids: int) -> None:
         for node_id in node_ids:

@@ -11,11 +11,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from redfs.coordinator import segments
+from redfs.coordinator.commits import Record
 from redfs.coordinator.txn import scan_pairs
 from redfs.core.records import Orphan, encode_orphan, orphan_key
 from redfs.core.tables import DOOMED, JOBS, OPEN_SEGMENTS, StatsRow
 from redfs.core.versions import TABLES
-from tests.coordinator.harness import Client, Pool, Record, fingerprint
+from tests.coordinator.harness import Client, Pool, fingerprint
 
 Content = dict[tuple[int, int], str]
 """(inode, slot) -> word."""
