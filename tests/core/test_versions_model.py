@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -41,7 +42,15 @@ OBJECTS: list[Object] = [
     (Kind.DIRENT, _ino(2) + _ino(7)),
     (Kind.SLOT, _ino(2) + bytes(4) + _ino(0)),
 ]
-SLOTS = [known for known in OBJECTS if known[0] == Kind.SLOT]
+
+WRITES = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "delete", "kill"]),
+        st.sampled_from(OBJECTS[:2]) | st.sampled_from(OBJECTS),
+    ),
+    min_size=1,
+    max_size=4,
+)
 
 UNKNOWN = b"?"
 """The model's value of a killed object: nobody may ask for it."""
@@ -110,41 +119,31 @@ class VersionMachine(RuleBasedStateMachine):
 
     # -- writes
 
-    def write(self, data: st.DataObject, objects: list[Object]) -> tuple[int, int, bytes, Records]:
-        lineage = data.draw(st.sampled_from(self.heads()))
-        kind, obj = data.draw(st.sampled_from(objects))
+    def write(self, lineage: int, verb: str, known: Object) -> None:
+        kind, obj = known
         volume = self.volumes[lineage]
         volume.born.setdefault(volume.epoch, set()).add(int.from_bytes(obj[:8]))
         assert volume.head is not None
-        return lineage, kind, obj, volume.head
+        if verb == "put":
+            value = b"value %d" % self.fresh_id()
+            self.live.add(value)
+            self.store.put(lineage, kind, obj, value)
+            volume.head[known] = value
+        elif verb == "kill" and kind == Kind.SLOT:
+            self.store.kill(lineage, kind, obj)
+            volume.head[known] = UNKNOWN
+        else:
+            self.store.delete(lineage, kind, obj)
+            volume.head.pop(known, None)
 
     @precondition(lambda self: self.heads())
-    @rule(data=st.data())
-    def put(self, data: st.DataObject) -> None:
-        lineage, kind, obj, head = self.write(data, OBJECTS)
-        value = b"value %d" % self.fresh_id()
-        self.live.add(value)
-        self.store.put(lineage, kind, obj, value)
-        head[kind, obj] = value
-
-    @precondition(lambda self: self.heads())
-    @rule(data=st.data())
-    def put_again(self, data: st.DataObject) -> None:
-        self.put(data)
-
-    @precondition(lambda self: self.heads())
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        lineage, kind, obj, head = self.write(data, OBJECTS)
-        self.store.delete(lineage, kind, obj)
-        head.pop((kind, obj), None)
-
-    @precondition(lambda self: self.heads())
-    @rule(data=st.data())
-    def kill(self, data: st.DataObject) -> None:
-        lineage, kind, obj, head = self.write(data, SLOTS)
-        self.store.kill(lineage, kind, obj)
-        head[kind, obj] = UNKNOWN
+    @rule(data=st.data(), writes=WRITES, then_pin=st.booleans())
+    def write_some(self, data: st.DataObject, writes: list[tuple[str, Object]], then_pin: bool) -> None:
+        lineage = data.draw(st.sampled_from(self.heads()))
+        for verb, known in writes:
+            self.write(lineage, verb, known)
+        if then_pin:
+            self.pin(lineage, Holder(HolderType.SNAPSHOT, self.fresh_id()))
 
     # -- the tree
 
@@ -205,10 +204,12 @@ class VersionMachine(RuleBasedStateMachine):
         self.jobs.append((lineage, epoch))
         return True
 
-    @precondition(lambda self: self.heads())
+    @precondition(lambda self: len(self.heads()) > 1)
     @rule(data=st.data())
     def drop_head(self, data: st.DataObject) -> None:
-        lineage = data.draw(st.sampled_from(self.heads()))
+        self.end_head(data.draw(st.sampled_from(self.heads())))
+
+    def end_head(self, lineage: int) -> None:
         self.store.drop_head(lineage)
         self.volumes[lineage].head = None
         self.jobs.append((lineage, 0))
@@ -222,6 +223,17 @@ class VersionMachine(RuleBasedStateMachine):
         for _ in range(steps):
             if self.step(job, budget).done:
                 break
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), budget=st.integers(1, 5))
+    def finish(self, data: st.DataObject, budget: int) -> None:
+        self.run_to_end(data.draw(st.sampled_from(self.jobs)), budget)
+
+    def run_to_end(self, job: tuple[int, int], budget: int) -> None:
+        steps = 0
+        while not self.step(job, budget).done:
+            steps += 1
+            assert steps < 1000, "reclaim does not end"
 
     def step(self, job: tuple[int, int], budget: int) -> ReclaimStep:
         lineage, epoch = job
@@ -318,13 +330,15 @@ class VersionMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Everything goes, in small steps: only the empty tables are left."""
         self.look(2)
-        for lineage, epoch, holder in self.snapshots():
+        for turn, (lineage, epoch, holder) in enumerate(sorted(self.snapshots(), key=lambda row: row[2].id * 37 % 101)):
             self.store.release(lineage, epoch, holder)
             self.model_release(lineage, epoch, holder)
+            if self.jobs and turn % 3:
+                self.run_to_end(self.jobs[-turn % len(self.jobs)], turn)
+            self.tables_are_sound()
+        self.look(3)
         for lineage in self.heads():
-            self.store.drop_head(lineage)
-            self.volumes[lineage].head = None
-            self.jobs.append((lineage, 0))
+            self.end_head(lineage)
         rounds = 0
         while self.jobs:
             self.step(self.jobs[rounds % len(self.jobs)], 1 + rounds % 3)
@@ -342,6 +356,46 @@ class StackedVersionMachine(VersionMachine):
     """The same over an overlay on an overlay."""
 
     stacked = True
+
+
+def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
+    """A long life of few lineages with many pins, which the strategies above seldom make."""
+    dice = random.Random(seed)
+    for turn in range(steps):
+        roll = dice.random()
+        heads, pins, snapshots, jobs = machine.heads(), machine.pins(), machine.snapshots(), machine.jobs
+        if not heads:
+            break
+        lineage = dice.choice(heads)
+        if roll < 0.5:
+            for _ in range(dice.randint(1, 4)):
+                verb = dice.choice(["put", "put", "delete", "kill"])
+                machine.write(lineage, verb, dice.choice(OBJECTS))
+        elif roll < 0.68:
+            machine.pin(lineage, Holder(HolderType.SNAPSHOT, machine.fresh_id()))
+        elif roll < 0.80 and snapshots:
+            lineage, epoch, holder = dice.choice(snapshots)
+            assert machine.store.release(lineage, epoch, holder) == machine.model_release(lineage, epoch, holder)
+        elif roll < 0.88 and jobs:
+            machine.step(dice.choice(jobs), dice.randint(1, 5))
+        elif roll < 0.94 and jobs:
+            machine.run_to_end(dice.choice(jobs), dice.randint(1, 5))
+        elif roll < 0.97 and pins and len(machine.volumes) < 4:
+            machine.fork_at(*dice.choice(pins), machine.fresh_id())
+        elif roll < 0.98 and len(heads) > 1:
+            machine.end_head(lineage)
+        elif roll < 0.99:
+            machine.commit()
+        if turn % 4 == 0:
+            machine.tables_are_sound()
+        if turn % 40 == 0:
+            machine.look(dice.randint(1, 4))
+    machine.teardown()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_histories(seed: int) -> None:
+    random_history((VersionMachine, StackedVersionMachine)[seed % 2](), seed, 250)
 
 
 TestVersions = VersionMachine.TestCase
