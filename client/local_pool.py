@@ -4,6 +4,7 @@ A folder holds everything:
 
     pool.json            address of the coordinator, read by everything that is given the folder as its pool
     coordinator/         the coordinator's data
+    coordinator.toml     the coordinator's settings, where the user wrote some
     node-0/ node-1/ ...  one storage node's disk each
     run/NAME.pid         process ids        log/NAME.log   what the processes say
 
@@ -28,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from redfs.client.config import POOL_FILE, POOL_FORMAT, POOL_VERSION, PoolFile, find_pool, no_pool, read_pool_file
@@ -36,6 +38,8 @@ from redfs.core.errors import Busy, InvalidArgument, NotFound, RedfsError, Unava
 from redfs.proto.gen import cluster_pb2 as pb
 
 HOST = "127.0.0.1"
+SETTINGS_FILE = "coordinator.toml"
+"""The coordinator's settings, if the user wrote some."""
 DEFAULT_NODES = 6
 """Enough for ec:4+2, the policy that people are most likely to try."""
 MAX_NODES = 64
@@ -48,6 +52,8 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 """From SIGTERM to the end of a process; SIGKILL follows, which loses nothing acknowledged."""
 POLL_S = 0.05
+TCP_LISTEN = "0A"
+"""The state in /proc/net/tcp."""
 EXEC_TRIES = 100
 EXEC_POLL_S = 0.001
 """While a process's program is being loaded, which takes microseconds, it has no command line."""
@@ -121,9 +127,27 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """The first port from FIRST_PORT on that nothing uses. Raises Busy."""
-    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED):
+def listens(pid: int, port: int) -> bool:
+    """Whether it is this process that listens on the port, and not another pool's that was quicker."""
+    try:
+        held = {os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return False  # ended, or an entry went while we looked: the caller asks again
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        for fields in map(str.split, lines):
+            here = fields[3] == TCP_LISTEN and int(fields[1].rpartition(":")[2], 16) == port
+            if here and f"socket:[{fields[9]}]" in held:
+                return True
+    return False
+
+
+def free_port(first: int = FIRST_PORT) -> int:
+    """The first port from there on that nothing uses. Raises Busy."""
+    for port in range(first, FIRST_PORT + PORTS_TRIED):
         if port_is_free(port):
             return port
     raise Busy(f"no free port from {FIRST_PORT} to {FIRST_PORT + PORTS_TRIED - 1}: choose one with --port")
@@ -228,13 +252,37 @@ class LocalPool:
             started = []
             coordinator = self.coordinator()
             if running_pid(coordinator) is None:
-                self._spawn(coordinator, ["--listen", address])
+                address = self._start_coordinator(coordinator, address, fixed=port is not None or self.exists)
                 started.append(coordinator.name)
             status = self._wait_for_coordinator(coordinator, address)
             self._write_pool_file(PoolFile(status.pool_id, address, count))
             waited = [self.node(number) for number in self.node_numbers()]
             started += self._start_nodes(waited, address)
             return started
+
+    def _start_coordinator(self, coordinator: Member, address: str, *, fixed: bool) -> str:
+        """Starts it and waits until it listens; returns where. A port that was not asked for may be another one, if
+        another program took it in the meantime."""
+        while True:
+            port = int(address.rpartition(":")[2])
+            self._spawn(coordinator, ["--listen", address, *self._coordinator_settings()])
+            try:
+                self._wait(partial(self._listens, coordinator, port), [coordinator])
+            except Unavailable:
+                if fixed or port_is_free(port):
+                    raise
+                address = f"{HOST}:{free_port(port + 1)}"
+            else:
+                return address
+
+    @staticmethod
+    def _listens(member: Member, port: int) -> bool:
+        pid = running_pid(member)
+        return pid is not None and listens(pid, port)
+
+    def _coordinator_settings(self) -> list[str]:
+        path = self.folder / SETTINGS_FILE
+        return ["--config", str(path)] if path.exists() else []
 
     def start_node(self, number: int) -> bool:
         """Starts one node and waits until it is up. False if it ran already."""
@@ -244,9 +292,13 @@ class LocalPool:
     def _start_nodes(self, nodes: Sequence[Member], address: str) -> list[str]:
         started = []
         for node in nodes:
-            if running_pid(node) is None:
-                self._spawn(node, ["--coordinator", address, "--listen", f"{HOST}:0"])
-                started.append(node.name)
+            if running_pid(node) is not None:
+                continue
+            fresh = not any(node.folder.iterdir())
+            self._spawn(node, ["--coordinator", address, "--listen", f"{HOST}:0"])
+            started.append(node.name)
+            if fresh:  # one after another, so that the pool numbers them in this order
+                self._wait_for_nodes([node], address)
         self._wait_for_nodes(nodes, address)
         return started
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import click
 
 from redfs.client.cli import output
-from redfs.client.cli.settings import Command, settings
+from redfs.client.cli.settings import Command, Settings, settings
+from redfs.core.errors import Busy
+
+DEAD_MOUNT_WAIT_S = 40.0
+"""A killed mount's lease runs for 15 s, and afresh when the coordinator starts again meanwhile."""
+DEAD_MOUNT_POLL_S = 0.5
+
+
+def _held_by_the_dead(chosen: Settings, volume: str) -> bool:
+    """Whether all who have the volume mounted are processes of this machine that run no more."""
+    from redfs.client.local_pool import process_is_alive
+
+    with chosen.connect() as pool:
+        holders = [name.split(":", 2) for name in pool.volume(volume).mounts]
+    here = socket.gethostname()
+    return all(
+        len(parts) == 3 and parts[0] == here and parts[1].isdigit() and not process_is_alive(int(parts[1]))
+        for parts in holders
+    )
 
 
 @click.command(cls=Command)
@@ -25,7 +45,20 @@ def mount(volume: str, folder: Path, foreground: bool, read_only: bool) -> None:
     chosen = settings()
     place = chosen.place()
     where = folder.expanduser().absolute()
-    mounting.mount(place.address, volume, where, foreground=foreground, read_only=read_only)
+    mounting.check_mountpoint(where)
+    deadline = time.monotonic() + DEAD_MOUNT_WAIT_S
+    told = False
+    while True:
+        try:
+            mounting.mount(place.address, volume, where, foreground=foreground, read_only=read_only)
+            break
+        except Busy:
+            if time.monotonic() > deadline or not _held_by_the_dead(chosen, volume):
+                raise
+            if not told:
+                click.echo("The mount before this one was killed: waiting until its lease is over", err=True)
+                told = True
+            time.sleep(DEAD_MOUNT_POLL_S)
     if not foreground:
         result = {"volume": volume, "mountpoint": str(where), "read_only": read_only or "@" in volume}
         shown = output.short_path(where)

@@ -22,6 +22,10 @@ from redfs.client.check import CheckReport, run_check
 from redfs.client.local_pool import LocalPool, Member, process_is_alive, running_pid
 
 COMMAND_TIMEOUT_S = 120.0
+COORDINATOR_SETTINGS = """
+lease_s = 6.0
+delete_grace_s = 0.5
+"""
 WAIT_S = 60.0
 """For a condition that takes milliseconds on an idle machine."""
 POLL_S = 0.05
@@ -89,7 +93,9 @@ class RunningPool:
     # ------------------------------------------------------------ processes
 
     def up(self) -> None:
-        """Starts what does not run."""
+        """Starts what does not run; with short waits, so that tests do not wait for what users never notice."""
+        self.local.folder.mkdir(exist_ok=True)
+        (self.local.folder / "coordinator.toml").write_text(COORDINATOR_SETTINGS)
         self.redfs("up", "--nodes", str(self.nodes))
 
     def api(self) -> Pool:

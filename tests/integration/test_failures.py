@@ -134,7 +134,7 @@ def test_a_single_copy_is_gone_with_its_node_and_never_replaced_by_other_bytes(f
     assert_all_there({place / path.name: digest for path, digest in digests.items()})
 
 
-@pytest.mark.parametrize("round_number", range(2))
+@pytest.mark.parametrize("round_number", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_everything_killed_at_once_keeps_what_was_synced(fresh_pool: FreshPool, round_number: int) -> None:
     pool = fresh_pool(6)
     pool.redfs("volume", "create", "data", "--protect", "ec:4+2")
