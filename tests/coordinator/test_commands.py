@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from redfs.coordinator import commits, nodes, reads, segments, sessions, volumes
@@ -589,7 +591,7 @@ def test_nodes_join_once_and_are_recognised() -> None:
         known._replace(generation=1),
     ):
         with pytest.raises(Exception, match=r"pool|disk|back in time|not known"):
-            execute(lambda txn, wrong=wrong: register(txn, wrong))
+            execute(partial(register, hello=wrong))
     with pytest.raises(InvalidArgument):
         execute(lambda txn: register(txn, hello._replace(disk_uuid="")))
 
@@ -635,7 +637,7 @@ def test_a_refused_command_spoils_nothing_of_its_batch() -> None:
     bad = CommitRequest(client.volume_id, 2, [], [], [slot_record(10, 1, (Piece(0, 1, 999, 0),))])
     after = CommitRequest(client.volume_id, 2, [], [], [Record(*slot_key(10, 0, 0), b"")])
     outcomes = pool.coordinator.execute_batch(
-        [lambda txn, r=r: commits.commit(txn, client.session_id, r) for r in (good, bad, after)]
+        [partial(commits.commit, session_id=client.session_id, request=r) for r in (good, bad, after)]
     )
     assert [type(o.error) for o in outcomes] == [type(None), CommitRefused, type(None)]
     assert pool.read_slot(pool.volume("v"), 10, 0) == [fingerprint("a").hex()]

@@ -1,0 +1,377 @@
+"""The coordinator behind real gRPC, in this process: streams, errors over the wire, orders, nodes, checks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
+from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
+from redfs.coordinator.service import serve
+from redfs.coordinator.shell import Shell
+from redfs.coordinator.store import LmdbStore
+from redfs.core.errors import BY_CODE, AlreadyExists, Busy, CommitRefused, LeaseLapsed, RedfsError, TooFewNodes
+from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
+from redfs.core.tables import pack_held_shards, unpack_shards
+from redfs.proto import rpc, rpc_errors
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.gen import cluster_pb2_grpc
+from tests.coordinator.harness import fingerprint
+
+WAIT_S = 20.0
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
+GIB = 1 << 30
+
+
+class Stream:
+    """A session as a client has it."""
+
+    def __init__(self, channel: Any) -> None:
+        self._stream = cluster_pb2_grpc.CoordinatorServiceStub(channel).Session()
+        self._next = 1
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self.orders: asyncio.Queue[Any] = asyncio.Queue()
+        self._reader = asyncio.create_task(self._read())
+        self.opened: Any = None
+
+    async def open(self, session_id: int = 0, token: bytes = b"") -> Any:
+        hello = pb.Open(
+            protocol=pb.ProtocolVersion(version=1), client_name="test:1:/mnt", session_id=session_id, token=token
+        )
+        self.opened = await self.call(open=hello)
+        return self.opened
+
+    async def send(self, **body: Any) -> asyncio.Future[Any]:
+        number = self._next
+        self._next += 1
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        await self._stream.write(pb.SessionRequest(request_id=number, **body))
+        return future
+
+    async def call(self, **body: Any) -> Any:
+        return await asyncio.wait_for(await self.send(**body), WAIT_S)
+
+    async def ended(self) -> None:
+        await asyncio.wait_for(asyncio.shield(self._reader), WAIT_S)
+
+    async def _read(self) -> None:
+        while True:
+            reply = await self._stream.read()
+            if reply is EOF:
+                return
+            if not reply.request_id:
+                await self.orders.put(reply)
+                continue
+            future = self._waiting.pop(reply.request_id)
+            body = reply.WhichOneof("body")
+            if body == "failure":
+                future.set_exception(rpc_errors.error_of(reply.failure))
+            else:
+                future.set_result(getattr(reply, body))
+
+    async def close(self) -> None:
+        self._stream.cancel()
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+
+class Node:
+    """A storage node as the coordinator sees it."""
+
+    def __init__(self, channel: Any, number: int) -> None:
+        self._stream = cluster_pb2_grpc.NodeServiceStub(channel).Attach()
+        self._number = number
+        self.orders: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def join(self, **hello: Any) -> Any:
+        fields: dict[str, Any] = {
+            "protocol": pb.ProtocolVersion(version=1),
+            "disk_uuid": f"disk-{self._number}",
+            "address": f"127.0.0.1:{9000 + self._number}",
+            "generation": 1,
+            **hello,
+        }
+        await self.report(hello=pb.NodeHello(**fields))
+        order = await asyncio.wait_for(self._stream.read(), WAIT_S)
+        if order.HasField("welcome"):
+            await self.beat()
+        return order
+
+    async def report(self, **body: Any) -> None:
+        await self._stream.write(pb.NodeReport(**body))
+
+    async def beat(self, **more: Any) -> None:
+        await self.report(heartbeat=pb.NodeHeartbeat(capacity_bytes=100 * GIB, free_bytes=100 * GIB, **more))
+
+    async def order(self) -> Any:
+        return await asyncio.wait_for(self._stream.read(), WAIT_S)
+
+    def close(self) -> None:
+        self._stream.cancel()
+
+
+class World:
+    def __init__(self, channel: Any, coordinator: Coordinator) -> None:
+        self.channel = channel
+        self.coordinator = coordinator
+        self.stub: Any = cluster_pb2_grpc.CoordinatorServiceStub(channel)
+        self.nodes: list[Node] = []
+
+    async def add_nodes(self, count: int) -> None:
+        for number in range(len(self.nodes), len(self.nodes) + count):
+            node = Node(self.channel, number)
+            await node.join()
+            self.nodes.append(node)
+        await until(lambda: len(self.coordinator.cluster.up()) == len(self.nodes))
+
+    async def session(self) -> Stream:
+        stream = Stream(self.channel)
+        await stream.open()
+        return stream
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def world(folder: Path, nodes: int = 6, **settings: Any) -> AsyncIterator[World]:
+    store = LmdbStore(folder, ALL_TABLES, 1 << 28)
+    config = CoordinatorConfig.from_mapping({"node_down_s": 60.0, **settings})
+    coordinator = Coordinator(store, config, SystemClock(), SystemRandomness())
+    shell = Shell(coordinator)
+    server = rpc.make_server()
+    port = rpc.listen(server, "127.0.0.1:0")
+    await serve(shell, server)
+    channel = rpc.open_channel(f"127.0.0.1:{port}")
+    made = World(channel, coordinator)
+    try:
+        await made.add_nodes(nodes)
+        yield made
+    finally:
+        for node in made.nodes:
+            node.close()
+        await channel.close(None)
+        await server.stop(None)
+        await asyncio.get_running_loop().run_in_executor(None, shell.stop)
+        store.close()
+
+
+async def error_of(call: Awaitable[Any]) -> RedfsError:
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await call
+    found = rpc_errors.error_from_rpc(failed.value)
+    assert found is not None
+    return found
+
+
+async def commit(stream: Stream, volume_id: int, number: int, word: str, slot: int = 0) -> Any:
+    """Writes one block through the wire; the future of the reply."""
+    opened = await stream.call(open_segments=pb.OpenSegments(volume_id=volume_id, count=1))
+    segment = opened.segments[0]
+    segment.shard_bytes = 64
+    block = segment.segment_id << 16
+    return await stream.send(
+        commit=pb.Commit(
+            volume_id=volume_id,
+            number=number,
+            segments=[segment],
+            blocks=[
+                pb.Block(
+                    block_id=block, segment_id=segment.segment_id, stored_bytes=50, plain_bytes=4096, codec=1,
+                    fingerprint=fingerprint(word),
+                )
+            ],
+            rows=[
+                pb.Row(
+                    kind=Kind.SLOT, obj=slot_key(10, 1, slot).obj, value=encode_slot((Piece(0, 4096, block, 0),))
+                )
+            ],
+        )
+    )  # fmt: skip
+
+
+async def test_a_volume_from_creation_to_deletion(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        made = await w.stub.CreateVolume(pb.VolumeCreate(name="v", protection="raid6", description="d"))
+        assert (made.protection, made.state, made.kind, made.parent_id) == ("ec:4+2", "ok", "live", 1)
+        assert isinstance(await error_of(w.stub.CreateVolume(pb.VolumeCreate(name="v"))), AlreadyExists)
+        too_wide = await error_of(w.stub.CreateVolume(pb.VolumeCreate(name="w", protection="ec:6+2")))
+        assert isinstance(too_wide, TooFewNodes)
+        assert "--protect ec:4+2" in str(too_wide)
+        stream = await w.session()
+        attached = await stream.call(attach=pb.Attach(name="v"))
+        assert attached.exclusive
+        assert attached.writable_bytes > 0
+        volume = attached.volume.volume_id
+        reply = await (await commit(stream, volume, 1, "a"))
+        assert reply.number == 1
+        slots = await stream.call(read_slots=pb.ReadSlots(volume_id=volume, ino=10, generation=1, first=0, count=9))
+        assert len(slots.rows) == len(slots.blocks) == len(slots.segments) == 1
+        assert slots.segments[0].k == 4
+        rows = await stream.call(
+            get_rows=pb.GetRows(volume_id=volume, keys=[pb.Key(kind=2, obj=inode_key(n).obj) for n in (1, 2)])
+        )
+        assert decode_inode(rows.rows[0].value).nlink == 2
+        assert rows.rows[1].value == b""
+        folder = await stream.call(read_folder=pb.ReadFolder(volume_id=volume, ino=1))
+        assert folder.complete
+        space = await stream.call(stat_volume=pb.StatVolume(volume_id=volume))
+        assert 0 < space.free_bytes <= space.total_bytes
+        shown = await w.stub.ListVolumes(pb.Empty())
+        assert [(v.name, list(v.mounts)) for v in shown.volumes] == [("zero", []), ("v", ["test:1:/mnt"])]
+        assert isinstance(await error_of(w.stub.DeleteVolume(pb.VolumeDelete(name="v"))), Busy)
+        await stream.call(close=pb.Close())
+        await stream.ended()
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v"))
+        async with asyncio.timeout(WAIT_S):
+            while len((await w.stub.ListVolumes(pb.Empty())).volumes) > 1:
+                await asyncio.sleep(0.01)
+        items = [item async for item in w.stub.Check(pb.CheckRequest())]
+        assert [item.problem for item in items if item.HasField("problem")] == []
+        assert items[-1].HasField("summary")
+        status = await w.stub.GetStatus(pb.Empty())
+        assert (status.health, status.commits, status.blocks) == ("ok", 1, 0)
+        assert status.shards_to_delete == 6
+
+
+async def test_commits_are_pipelined_in_order_and_resumed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        replies = [await commit(stream, volume, number, f"w{number}", number) for number in range(1, 40)]
+        assert [(await reply).number for reply in replies] == list(range(1, 40))
+        out_of_order = await commit(stream, volume, 50, "x")
+        with pytest.raises(CommitRefused):
+            await out_of_order
+        before = stream.opened
+        again = Stream(w.channel)
+        resumed = await again.open(before.session_id, before.token)
+        assert (resumed.resumed, resumed.last_commit) == (True, 39)
+        await stream.ended()
+        await again.call(renew=pb.Renew())
+        await again.close()
+        stranger = Stream(w.channel)
+        with pytest.raises(LeaseLapsed):
+            await stranger.open(before.session_id, bytes(16))
+        await stranger.close()
+
+
+async def test_a_snapshot_asks_the_mount_to_flush(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        wanted = asyncio.ensure_future(w.stub.CreateSnapshot(pb.SnapshotCreate(name="v@s")))
+        order = await asyncio.wait_for(stream.orders.get(), WAIT_S)
+        assert order.flush.volume_id == volume
+        await (await commit(stream, volume, 1, "dirty"))
+        await stream.call(flush_done=pb.FlushDone(flush_id=order.flush.flush_id))
+        reply = await wanted
+        assert reply.holder_flushed
+        assert 0 < reply.coordinator_ms < 1000 * WAIT_S
+        assert reply.snapshot.name == "v@s"
+        silent = await w.stub.CloneVolume(pb.VolumeClone(source="v@s", name="c"))
+        assert silent.holder_flushed, "nobody has a snapshot dirty"
+        late = await w.stub.CreateSnapshot(pb.SnapshotCreate(name="v@t", flush_deadline_s=0.05))
+        assert not late.holder_flushed
+        reader = await w.session()
+        attached = await reader.call(attach=pb.Attach(name="v@s", read_only=True))
+        assert not attached.exclusive
+        assert attached.epoch
+        slots = await reader.call(
+            read_slots=pb.ReadSlots(volume_id=attached.volume.volume_id, ino=10, generation=1, first=0, count=1)
+        )
+        assert len(slots.rows) == 1, "what was dirty is in the snapshot"
+        await reader.close()
+        await stream.close()
+
+
+async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=1) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        early = Stream(w.channel)
+        with pytest.raises(BY_CODE["invalid"]):
+            await early.call(renew=pb.Renew())
+        stream = Stream(w.channel)
+        with pytest.raises(BY_CODE["wrong_format"]):
+            await stream.call(open=pb.Open(protocol=pb.ProtocolVersion(version=99)))
+        stream = await w.session()
+        with pytest.raises(BY_CODE["not_found"]):
+            await stream.call(attach=pb.Attach(name="nothing"))
+        with pytest.raises(BY_CODE["lease_lapsed"]):
+            await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[]))
+        await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        with pytest.raises(BY_CODE["invalid"]):
+            await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[pb.Key(kind=77)]))
+        nodes = await stream.call(list_nodes=pb.ListNodes())
+        assert [n.state for n in nodes.nodes] == ["up"]
+        await early.close()
+        await stream.close()
+
+
+async def test_nodes_are_told_what_to_delete_and_asked_what_they_hold(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=0, delete_grace_s=0.0) as w:
+        node = Node(w.channel, 0)
+        w.nodes.append(node)
+        welcome = await node.join()
+        assert welcome.welcome.node_id == 1
+        asked = (await node.order()).send_inventory
+        await until(lambda: w.coordinator.cluster.up() == {1})
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v", protection="single"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        opened = (await stream.call(open_segments=pb.OpenSegments(volume_id=volume, count=2))).segments
+        first, second = (segment.segment_id for segment in opened)
+        await stream.call(abort_segments=pb.AbortSegments(segment_ids=[first]))
+        order = await node.order()
+        assert unpack_shards(order.delete.packed) == [(first, 0)]
+        await node.report(deleted=pb.ShardsDeleted(packed=order.delete.packed))
+        held = pack_held_shards([(first, 0, 64), (second, 0, 64)])
+        await node.report(inventory=pb.Inventory(inventory_id=asked.inventory_id, packed=held[:14]))
+        await node.report(inventory=pb.Inventory(inventory_id=asked.inventory_id, packed=held[14:], last=True))
+        order = await node.order()
+        assert unpack_shards(order.delete.packed) == [(first, 0)], "came back after its deletion; the open one stays"
+        await node.report(deleted=pb.ShardsDeleted(packed=order.delete.packed))
+
+        async def nothing_left() -> bool:
+            return bool((await w.stub.GetStatus(pb.Empty())).shards_to_delete == 0)
+
+        async with asyncio.timeout(WAIT_S):
+            while not await nothing_left():
+                await asyncio.sleep(0.01)
+        await node.beat(failed=True)
+        await until(lambda: w.coordinator.cluster.up() == set())
+        status = await w.stub.GetStatus(pb.Empty())
+        assert "has a failed disk" in status.problems[0]
+        await stream.close()
+
+
+async def test_a_node_of_another_pool_is_refused(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=1) as w:
+        node = Node(w.channel, 5)
+        order = await node.join(pool_id="another")
+        assert order.refused.code == "wrong_format"
+        node.close()
+
+
+async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v", force=True))
+        with pytest.raises(LeaseLapsed):
+            await stream.call(commit=pb.Commit(volume_id=volume, number=1))
+        await stream.close()
