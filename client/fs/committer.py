@@ -92,7 +92,8 @@ class Committer:
     @property
     def has_room(self) -> bool:
         """Whether another operation may append without waiting."""
-        return self._log.pending_rows < self._config.pending_rows
+        log, config = self._log, self._config
+        return log.pending_rows < config.pending_rows and log.pending_bytes < config.pending_bytes
 
     async def room(self) -> None:
         """Waits until the log is short enough to append to."""

@@ -54,6 +54,8 @@ class FsConfig:
     """The next one travels while the one before is made durable; more would only wait there."""
     pending_rows: int = 32 * 1024
     """Rows not yet acknowledged; operations wait beyond. Some 20 MiB."""
+    pending_bytes: int = 96 * 1024 * 1024
+    """Plain bytes kept for commits not yet acknowledged; merged slots count whole, so few writes can make many."""
     commit_attempts: int = 16
     """Times that one commit is repaired after a refusal before the mount gives up on it."""
 

@@ -288,24 +288,46 @@ class Flusher:
     # ------------------------------------------------------------ storing and recording
 
     async def _carry_out(self, batch: _Batch) -> None:
+        left = list(batch.items)
         stored: Stored | None = None
         try:
             await self._fetch_slots(batch)
-            blocks = [await self._compose(item) for item in batch.items]
-            stored = await self._store.store([block.data for block in blocks])
-            for before in batch.after:
-                await before.done.wait()
-                if before.failed is not None:
-                    raise before.failed
-            await self._record(batch, blocks, stored)
+            while left:
+                items, blocks = await self._compose_segment(left)
+                stored = await self._store.store([block.data for block in blocks])
+                for before in batch.after:
+                    await before.done.wait()
+                    if before.failed is not None:
+                        raise before.failed
+                await self._record(items, blocks, stored)
+                stored = None
+                del left[: len(items)]
         except RedfsError as error:
-            await self._give_back(batch, error, stored)
+            await self._give_back(batch, left, error, stored)
         finally:
             batch.after.clear()
             batch.done.set()
             for item in batch.items:
                 if self._last_batch.get(item.file.ino) is batch:
                     del self._last_batch[item.file.ino]
+
+    async def _compose_segment(self, items: list[_Item]) -> tuple[list[_Item], list[_Block]]:
+        """The first items and their blocks, as many as go into a segment: slots that are merged outgrow the batch."""
+        blocks: list[_Block | None] = []
+        merged: list[int] = []
+        room = self._config.batch_bytes
+        for item in items:
+            block = self._compose_plain(item)
+            room -= SLOT_BYTES if block is None else len(block.data)
+            if blocks and room < 0:
+                break
+            if block is None:
+                merged.append(len(blocks))
+            blocks.append(block)
+        found = await asyncio.gather(*[self._compose_merged(items[index]) for index in merged])
+        for index, block in zip(merged, found, strict=True):
+            blocks[index] = block
+        return items[: len(blocks)], [block for block in blocks if block is not None]
 
     async def _fetch_slots(self, batch: _Batch) -> None:
         """Fetches the records of all slots that are written in part, together."""
@@ -321,8 +343,24 @@ class Flusher:
                 return
             await self._metadata.fetch(Miss(keys=dict.fromkeys(keys)))
 
-    async def _compose(self, item: _Item) -> _Block:
-        """The block to store for an item."""
+    def _compose_plain(self, item: _Item) -> _Block | None:
+        """The block of an item that is stored as it was written; None where the slot must be merged or is not known."""
+        layer = item.layer
+        if layer.bytes == SLOT_BYTES:
+            return _Block(layer.joined(), [(0, SLOT_BYTES, 0)], True)
+        try:
+            old = _stored_slot(self._metadata, item.file.ino, item.number).value
+        except Miss:
+            return None
+        pieces = _pieces(layer)
+        if not old and len(pieces) <= MAX_PIECES:
+            return _Block(layer.joined(), pieces, True)
+        if len(_with_pieces(old, pieces, 1 << 62)) <= MAX_PIECES:
+            return _Block(layer.joined(), pieces, False)
+        return None
+
+    async def _compose_merged(self, item: _Item) -> _Block:
+        """The block of an item whose slot is rewritten whole, if it still must be."""
         for _ in range(COMPOSE_ATTEMPTS - 1):
             try:
                 return await self._compose_now(item)
@@ -333,48 +371,40 @@ class Flusher:
 
     async def _compose_now(self, item: _Item) -> _Block:
         layer = item.layer
-        if layer.bytes == SLOT_BYTES:
-            return _Block(layer.joined(), [(0, SLOT_BYTES, 0)], True)
-        pieces: list[tuple[int, int, int]] = []
-        at = 0
-        for start, length in layer.ranges():
-            pieces.append((start, length, at))
-            at += length
         old = (await self._metadata.run(_stored_slot, item.file.ino, item.number)).value
-        if not old and len(pieces) <= MAX_PIECES:
-            return _Block(layer.joined(), pieces, True)
-        combined = _with_pieces(old, pieces, 1 << 62)
-        if len(combined) <= MAX_PIECES:
-            return _Block(layer.joined(), pieces, False)
-        plan = merge_plan(combined)
+        block = self._compose_plain(item)
+        if block is not None:
+            return block
+        plan = merge_plan(_with_pieces(old, _pieces(layer), 1 << 62))
         data = bytearray(plan.length)
         extents = [e for e in merge_plan(old).extents if e.block]
-        for extent, block in zip(extents, await self._reader.read_many([e.block for e in extents]), strict=True):
+        for extent, stored in zip(extents, await self._reader.read_many([e.block for e in extents]), strict=True):
             to = extent.offset - plan.offset
-            data[to : to + extent.length] = memoryview(block)[extent.block_offset : extent.block_offset + extent.length]
+            part = memoryview(stored)[extent.block_offset : extent.block_offset + extent.length]
+            data[to : to + extent.length] = part
         layer.read_into(data, 0, plan.offset, plan.length)
         return _Block(data, [(plan.offset, plan.length, 0)], True)
 
-    async def _record(self, batch: _Batch, blocks: list[_Block], stored: Stored) -> None:
-        """Puts the batch into the write log, as one write-set with its blocks."""
+    async def _record(self, items: list[_Item], blocks: list[_Block], stored: Stored) -> None:
+        """Puts the items into the write log, as one write-set with their blocks."""
         if len(stored.refs) != len(blocks):
             raise InternalError(f"{len(blocks)} blocks were stored, {len(stored.refs)} came back")
         if not self._committer.has_room:
             await self._committer.room()
         by_file: dict[int, list[int]] = {}
-        for index, item in enumerate(batch.items):
+        for index, item in enumerate(items):
             by_file.setdefault(item.file.ino, []).append(index)
 
         def operation(view: View) -> Outcome[None]:
             writes: WriteSet = {}
             for ino, indexes in by_file.items():
-                file = batch.items[indexes[0]].file
+                file = items[indexes[0]].file
                 if file.orphaned:
                     continue
                 slots: dict[int, Slot] = {}
                 size = 0
                 for index in indexes:
-                    item, block = batch.items[index], blocks[index]
+                    item, block = items[index], blocks[index]
                     old = () if block.whole else _stored_slot(view, ino, item.number).value
                     slots[item.number] = _with_pieces(old, block.pieces, stored.refs[index][0])
                     size = max(size, item.number * SLOT_BYTES + item.layer.end)
@@ -386,17 +416,17 @@ class Flusher:
 
         outcome = await self._metadata.run(operation)
         self._reader.learn(stored.blocks, stored.segments)
-        charge = sum([item.layer.charge for item in batch.items])
+        charge = sum([item.layer.charge for item in items])
 
         def released() -> None:
             self._buffer.charged_bytes -= charge
             self._wake()
 
         self._log.append(outcome.writes, DataBatch(stored, [block.data for block in blocks], released))
-        for item in batch.items:
+        for item in items:
             self._buffer.recorded(item.file, item.number)
         for indexes in by_file.values():
-            file = batch.items[indexes[0]].file
+            file = items[indexes[0]].file
             if not file.is_active and not file.is_frozen:
                 file.mtime_ns = None
                 file.error = None
@@ -405,8 +435,8 @@ class Flusher:
         self._pause_s = self._config.retry_first_s
         self._committer.appended()
 
-    async def _give_back(self, batch: _Batch, error: RedfsError, stored: Stored | None) -> None:
-        for item in batch.items:
+    async def _give_back(self, batch: _Batch, left: list[_Item], error: RedfsError, stored: Stored | None) -> None:
+        for item in left:
             self._buffer.returned(item.file, item.number)
             item.file.error = error
             self._due[item.file.ino] = item.file
@@ -417,7 +447,7 @@ class Flusher:
         if isinstance(error, LeaseLapsed):
             self.fail(error)
             return
-        log.warning("a flush of %d bytes failed and is tried again: %s", batch.bytes, error)
+        log.warning("a flush of %d slots failed and is tried again: %s", len(left), error)
         if stored is not None:
             try:
                 await self._store.abandon(stored)
@@ -432,6 +462,16 @@ def _stored_slot(view: View, ino: int, number: int) -> Outcome[Slot]:
         return Outcome((), {})
     record: Any = view.get(slot_key(ino, generation_of(inode.generations, number), number))
     return Outcome(record or (), {})
+
+
+def _pieces(layer: Layer) -> list[tuple[int, int, int]]:
+    """(offset in the slot, length, offset in the block) of a layer's ranges, stored one after another as one block."""
+    pieces: list[tuple[int, int, int]] = []
+    at = 0
+    for start, length in layer.ranges():
+        pieces.append((start, length, at))
+        at += length
+    return pieces
 
 
 def _with_pieces(slot: Slot, pieces: list[tuple[int, int, int]], block: int) -> Slot:

@@ -100,6 +100,8 @@ class WriteLog:
         """Not sent yet. The last one takes what is appended."""
         self.in_flight: deque[PendingCommit] = deque()
         self.pending_rows = 0
+        self.pending_bytes = 0
+        """Plain bytes of the flushes that are not acknowledged."""
         self._metadata = metadata
         self._config = config
         self._clock = clock
@@ -110,7 +112,9 @@ class WriteLog:
         commit = self._open()
         if batch is not None:
             commit.batches.append(batch)
-            commit.data_bytes += sum([len(data) for data in batch.plain])
+            data_bytes = sum([len(data) for data in batch.plain])
+            commit.data_bytes += data_bytes
+            self.pending_bytes += data_bytes
         rows, dirty = commit.rows, self._metadata.dirty
         before = len(rows)
         rows.update(writes)
@@ -145,6 +149,7 @@ class WriteLog:
         assert self.in_flight[0] is commit, "commits are acknowledged in order"
         self.in_flight.popleft()
         self.pending_rows -= len(commit.rows)
+        self.pending_bytes -= commit.data_bytes
         dirty = self._metadata.dirty
         for key in commit.rows:
             if dirty.get(key) is commit:
