@@ -84,7 +84,7 @@ class SimulatedFile:
     def _write_in_page(self, page: int, piece: bytes, begin: int) -> None:
         inode = self._inode
         if page not in inode.allocated:
-            if page not in inode.preallocated and self._disk.free_bytes() < PAGE_BYTES:
+            if page not in inode.preallocated and self._disk.room_bytes() < PAGE_BYTES:
                 raise OSError(errno.ENOSPC, "no space left on the simulated disk")
             inode.allocated.add(page)
         if len(inode.current) < begin + len(piece):
@@ -124,9 +124,11 @@ class SimulatedFile:
     def preallocate(self, offset: int, length: int) -> bool:
         self._check()
         self._disk.operation(lambda: None)
+        if self._disk.full_without_warning:
+            return False
         pages = set(range(offset // PAGE_BYTES, -(-(offset + length) // PAGE_BYTES)))
         new = pages - self._inode.allocated - self._inode.preallocated
-        if len(new) * PAGE_BYTES > self._disk.free_bytes():
+        if len(new) * PAGE_BYTES > self._disk.room_bytes():
             raise OSError(errno.ENOSPC, "no space left on the simulated disk")
         self._inode.preallocated |= new
         return True
@@ -204,6 +206,8 @@ class SimulatedDisk:
         self.lose_power_at: int | None = None
         """The number of the operation that power is lost in; operations count from 1."""
         self.fail_next_sync = False
+        self.full_without_warning = False
+        """Preallocates nothing and tells nobody how full it is, as some network file systems do."""
         self.off = False
         self.life = 0
         self._capacity_bytes = capacity_bytes
@@ -316,5 +320,9 @@ class SimulatedDisk:
         return self._capacity_bytes
 
     def free_bytes(self) -> int:
+        return self._capacity_bytes if self.full_without_warning else self.room_bytes()
+
+    def room_bytes(self) -> int:
+        """What can really be written."""
         taken = sum(len(inode.allocated | inode.preallocated) for inode in self._names.values())
         return self._capacity_bytes - taken * PAGE_BYTES
