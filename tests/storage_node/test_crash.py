@@ -181,6 +181,7 @@ def test_a_damaged_record_that_was_replaced_does_not_come_back() -> None:
             rig.put(1, 0, payload)
         except PowerLost:
             rig.power_cycle()
+        rig.disk.lose_power_at = None
         rig.store.delete([(1, 0)])
         rig.power_cycle()
         assert rig.get(1, 0) is None
