@@ -21,6 +21,9 @@ T = TypeVar("T")
 READER_THREADS = 2
 """Large reads at one time: Python runs one at a time anyway, two keep a long one from blocking a short one."""
 
+AWAY_S = 3.0
+"""How long a flush waits for a session that has no stream: one that comes back does so within a second or two."""
+
 log = logging.getLogger(__name__)
 
 
@@ -121,6 +124,8 @@ class Shell:
             stream = self.sessions.get(session_id)
             if stream is not None:
                 stream.order_flush(flush_id, volume_id)
+            else:
+                deadline_s = min(deadline_s, AWAY_S)
             async with asyncio.timeout(deadline_s):
                 await future
         except TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -98,7 +99,7 @@ class Process:
 
     def start(self) -> None:
         words = ["--data", str(self.folder / "data"), "--listen", self.address, "--pid-file", str(self.folder / "pid")]
-        words += ["--set", "lease_s=60.0", "--set", "delete_grace_s=0.0"]
+        words += ["--set", "lease_s=60.0", "--set", "delete_grace_s=0.0", "--set", "flush_deadline_s=0.1"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "redfs.coordinator", *words], stderr=log)
 
@@ -161,9 +162,11 @@ class Writer:
             stream = Stream(channel)
             try:
                 await self._converse(stream, stop)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, Unavailable, TooFewNodes):
                 await asyncio.sleep(0.02)
-            except (Unavailable, TooFewNodes):
+            except asyncio.CancelledError:
+                if not stream.lost:
+                    raise
                 await asyncio.sleep(0.02)
             finally:
                 await stream.close()
@@ -191,10 +194,11 @@ async def node_forever(address: str, number: int) -> None:
         try:
             await node.join()
             while True:
-                order = await node.order()
-                if order.HasField("delete"):
-                    await node.report(deleted=pb.ShardsDeleted(packed=order.delete.packed))
                 await node.beat()
+                with contextlib.suppress(TimeoutError):
+                    order = await node.order(1.0)
+                    if order.HasField("delete"):
+                        await node.report(deleted=pb.ShardsDeleted(packed=order.delete.packed))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError, AttributeError):
             await asyncio.sleep(0.02)
         finally:

@@ -40,6 +40,7 @@ class Stream:
         self.orders: asyncio.Queue[Any] = asyncio.Queue()
         self._reader = asyncio.create_task(self._read())
         self.opened: Any = None
+        self.lost = False
 
     async def open(self, session_id: int = 0, token: bytes = b"") -> Any:
         hello = pb.Open(
@@ -49,6 +50,8 @@ class Stream:
         return self.opened
 
     async def send(self, **body: Any) -> asyncio.Future[Any]:
+        if self.lost:
+            raise TimeoutError("the stream has ended")
         number = self._next
         self._next += 1
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -63,19 +66,25 @@ class Stream:
         await asyncio.wait_for(asyncio.shield(self._reader), WAIT_S)
 
     async def _read(self) -> None:
-        while True:
-            reply = await self._stream.read()
-            if reply is EOF:
-                return
-            if not reply.request_id:
-                await self.orders.put(reply)
-                continue
-            future = self._waiting.pop(reply.request_id)
-            body = reply.WhichOneof("body")
-            if body == "failure":
-                future.set_exception(rpc_errors.error_of(reply.failure))
-            else:
-                future.set_result(getattr(reply, body))
+        try:
+            while (reply := await self._stream.read()) is not EOF:
+                await self._take(reply)
+        finally:
+            self.lost = True
+            for future in self._waiting.values():
+                if not future.done():
+                    future.cancel()
+
+    async def _take(self, reply: Any) -> None:
+        if not reply.request_id:
+            await self.orders.put(reply)
+            return
+        future = self._waiting.pop(reply.request_id)
+        body = reply.WhichOneof("body")
+        if body == "failure":
+            future.set_exception(rpc_errors.error_of(reply.failure))
+        else:
+            future.set_result(getattr(reply, body))
 
     async def close(self) -> None:
         self._stream.cancel()
@@ -89,7 +98,7 @@ class Node:
     def __init__(self, channel: Any, number: int) -> None:
         self._stream = cluster_pb2_grpc.NodeServiceStub(channel).Attach()
         self._number = number
-        self.orders: asyncio.Queue[Any] = asyncio.Queue()
+        self._reading: asyncio.Future[Any] | None = None
 
     async def join(self, **hello: Any) -> Any:
         fields: dict[str, Any] = {
@@ -111,8 +120,13 @@ class Node:
     async def beat(self, **more: Any) -> None:
         await self.report(heartbeat=pb.NodeHeartbeat(capacity_bytes=100 * GIB, free_bytes=100 * GIB, **more))
 
-    async def order(self) -> Any:
-        return await asyncio.wait_for(self._stream.read(), WAIT_S)
+    async def order(self, wait_s: float = WAIT_S) -> Any:
+        """The next order. TimeoutError where none comes; it is kept for the next call then."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(self._stream.read())
+        found = await asyncio.wait_for(asyncio.shield(self._reading), wait_s)
+        self._reading = None
+        return found
 
     def close(self) -> None:
         self._stream.cancel()
