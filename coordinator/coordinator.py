@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, TypeVar
 from redfs.coordinator import nodes, reclaim, sessions, volumes
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
-from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
@@ -174,8 +173,3 @@ class Coordinator:
     def end_forgotten(self, txn: Txn) -> int:
         """The command that ends them; how many."""
         return sessions.end_forgotten(txn)
-
-    def jobs(self) -> list[tuple[bytes, Any]]:
-        """(key, row) of every background job."""
-        with self.read() as kv:
-            return list(all_jobs(kv))

@@ -33,6 +33,9 @@ MAX_READERS = 64
 MAX_MAP_BYTES = 1 << 46
 """Half of what a process can map: growing ends there."""
 STORE_FILE = "metadata.lmdb"
+PROBE_FILE = "room"
+PROBE_BYTES = 1 << 20
+"""A disk with less room than this counts as full: a transaction of many commits writes as much."""
 
 
 class Writable(Kv, Protocol):
@@ -229,14 +232,27 @@ class LmdbStore:
                     result = body(_LmdbKv(txn, self._dbs))
             except lmdb.MapFullError:
                 self._grow()
-            except lmdb.DiskError as error:
-                raise self._full() from error
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            except lmdb.Error as error:
+                # LMDB reports a write cut short by a full disk as an I/O error; the transaction is undone either way.
+                if isinstance(error, lmdb.DiskError) or self._disk_is_full():
                     raise self._full() from error
                 raise
             else:
                 return result
+
+    def _disk_is_full(self) -> bool:
+        """Whether the disk, or the quota on it, has no room for a small file."""
+        probe = self._path.with_name(PROBE_FILE)
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        finally:
+            probe.unlink(missing_ok=True)
+        return False
 
     def _grow(self) -> None:
         """Doubles the map. LMDB allows that only while no transaction is open, so new readers wait for it."""
@@ -281,10 +297,6 @@ class LmdbStore:
             self._readers -= 1
             if self._growing:
                 self._gate.notify_all()
-
-    def used_bytes(self) -> int:
-        """Bytes of the file on disk."""
-        return os.stat(self._path).st_blocks * 512
 
     def close(self) -> None:
         self._env.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from redfs.coordinator.store import LmdbStore, MemoryStore, Writable
+from redfs.coordinator.store import LmdbStore, MemoryStore, Writable, _LmdbKv
 from redfs.core.errors import NoSpace, WrongFormat
 from redfs.core.kv import Kv, MemoryKv, Overlay
 
@@ -59,8 +60,6 @@ def _lmdb(tmp_path: Path) -> Iterator[Kv]:
     store = LmdbStore(tmp_path, [TABLE, OTHER], MIB)
     try:
         with store._env.begin(write=True) as txn:  # the transaction is undone below, so that examples start empty
-            from redfs.coordinator.store import _LmdbKv
-
             yield _LmdbKv(txn, store._dbs)
             txn.abort()
     finally:
@@ -162,6 +161,37 @@ def test_a_full_disk_is_said_so_and_leaves_the_last_state(tmp_path: Path, monkey
         store.write(full)
     with store.read() as kv:
         assert kv.get(TABLE, b"k") == b"old"
+    store.close()
+
+
+@pytest.mark.mount
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", str(tmp_path)], check=True)
+    try:
+        store = LmdbStore(tmp_path, [TABLE], 1 << 28)
+        store.write(_fill(100))
+        with pytest.raises(NoSpace, match="disk is full"):
+            store.write(_fill(5000))
+        with store.read() as kv:
+            assert sum(1 for _ in kv.scan(TABLE, b"", b"\xff" * 9)) == 100
+        store.write(lambda txn: txn.delete(TABLE, bytes(8)))
+        store.close()
+        again = LmdbStore(tmp_path, [TABLE], 1 << 28)
+        with again.read() as kv:
+            assert sum(1 for _ in kv.scan(TABLE, b"", b"\xff" * 9)) == 99
+        again.close()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_an_error_that_is_not_a_full_disk_is_passed_on(tmp_path: Path) -> None:
+    def broken(txn: Writable) -> None:
+        raise lmdb.CorruptedError("page")
+
+    store = LmdbStore(tmp_path, [TABLE], MIB)
+    with pytest.raises(lmdb.CorruptedError):
+        store.write(broken)
+    assert not (tmp_path / "room").exists()
     store.close()
 
 
