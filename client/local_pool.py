@@ -56,7 +56,8 @@ TCP_LISTEN = "0A"
 """The state in /proc/net/tcp."""
 EXEC_TRIES = 100
 EXEC_POLL_S = 0.001
-"""While a process's program is being loaded, which takes microseconds, it has no command line."""
+"""While a process's program is being loaded it has no command line, and while it writes its id the file is empty: both
+take microseconds."""
 LOG_TAIL_BYTES = 4096
 
 
@@ -81,6 +82,16 @@ def process_is_alive(pid: int) -> bool:
     return stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
+def _pid_text(member: Member) -> str:
+    """The file's content. It is empty for an instant while the process writes it."""
+    for _ in range(EXEC_TRIES):
+        text = member.pid_file.read_text()
+        if text:
+            break
+        time.sleep(EXEC_POLL_S)
+    return text
+
+
 def _command_line(pid: int) -> list[bytes]:
     """The words that a process was started with. Raises OSError where there is no such process.
 
@@ -97,7 +108,7 @@ def _command_line(pid: int) -> list[bytes]:
 def running_pid(member: Member) -> int | None:
     """The member's process id while it runs, else None. Ids of other processes in the file are not believed."""
     try:
-        pid = int(member.pid_file.read_text())
+        pid = int(_pid_text(member))
         words = _command_line(pid)
     except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
@@ -159,6 +170,8 @@ class LocalPool:
     def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
         self.folder = folder.expanduser().absolute()
         self._python = python
+        self._spawned: dict[str, int] = {}
+        """Process ids of the members that this object started."""
 
     # ------------------------------------------------------------ what there is
 
@@ -345,6 +358,7 @@ class LocalPool:
             )
         # Known from the start, also while the process has not come to write it itself.
         member.pid_file.write_text(f"{process.pid}\n")
+        self._spawned[member.name] = process.pid
         process.returncode = 0  # it outlives this program: no warning when the object goes
 
     def _wait_for_coordinator(self, member: Member, address: str) -> pb.PoolStatus:
@@ -376,7 +390,7 @@ class LocalPool:
         while not done():
             late = time.monotonic() > deadline
             for member in members:
-                if running_pid(member) is None:
+                if self._has_ended(member):
                     raise Unavailable(f"{member.name} ended at its start: {_last_words(member)}")
             if late:
                 names = ", ".join(member.name for member in members)
@@ -384,6 +398,11 @@ class LocalPool:
                     f"{names} did not come up in {START_TIMEOUT_S:.0f} s: {_last_words(members[0])}",
                 )
             time.sleep(POLL_S)
+
+    def _has_ended(self, member: Member) -> bool:
+        # Not by the file where we know better: the process writes it anew, and for an instant it is empty.
+        pid = self._spawned.get(member.name)
+        return running_pid(member) is None if pid is None else not process_is_alive(pid)
 
     def _write_pool_file(self, pool: PoolFile) -> None:
         """Beside, synced, renamed, the folder synced: the file is whole at every moment."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import random
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.pools import RunningPool
+from tests.integration.pools import RunningPool, wait_for
 
 pytestmark = pytest.mark.mount
 
@@ -116,12 +119,71 @@ def test_a_pool_of_a_version_to_come_is_refused(fresh_pool: FreshPool) -> None:
     path.write_text(json.dumps(content))
 
 
+def test_metadata_of_a_version_to_come_is_refused(fresh_pool: FreshPool) -> None:
+    pool = fresh_pool(1)
+    pool.redfs("down")
+    path = pool.local.coordinator().folder / "identity"
+    content = path.read_bytes()
+    path.write_bytes(content[:8] + (99).to_bytes(2, "big") + content[10:])
+    code, text = pool.refused("up")
+    assert code == 7
+    assert "version 99" in text
+    path.write_bytes(content)
+    pool.up()
+
+
+def test_a_full_pool(fresh_pool: FreshPool) -> None:
+    """Writes fail with ENOSPC, deleting works, and the space is there again."""
+    pool = fresh_pool(3)
+    pool.redfs("down")
+    for number in range(3):
+        # Disks of their own, small ones; what the nodes had there is hidden, so they join afresh.
+        folder = str(pool.local.node(number).folder)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", folder], check=True)
+    for path in (pool.local.coordinator().folder).iterdir():
+        path.unlink()
+    (pool.local.folder / "pool.json").unlink()
+    pool.up()
+    pool.redfs("volume", "create", "data", "--protect", "ec:2+1", "--compression", "none")
+    place = pool.mount("data")
+    source = random.Random(1)
+    written = 0
+    with pytest.raises(OSError) as caught:  # noqa: PT012
+        while written < 1 << 30:
+            with (place / f"file-{written >> 20}").open("wb", buffering=0) as file:
+                file.write(source.randbytes(4 << 20))
+                os.fsync(file.fileno())
+            written += 4 << 20
+    assert caught.value.errno == errno.ENOSPC
+    assert written >= 64 << 20
+    first = place / "file-0"
+    assert first.read_bytes() == random.Random(1).randbytes(4 << 20)
+    for path in list(place.iterdir()):
+        path.unlink()
+    pool.wait_for_idle()
+
+    def there_is_room() -> bool:
+        try:
+            with (place / "again").open("wb", buffering=0) as file:
+                file.write(source.randbytes(16 << 20))
+                os.fsync(file.fileno())
+        except OSError:
+            return False
+        return True
+
+    wait_for(there_is_room, "room again")
+    pool.umount(place)
+    pool.wait_for_idle()
+    pool.assert_clean()
+
+
 def test_too_few_nodes_to_write(fresh_pool: FreshPool) -> None:
     pool = fresh_pool(3)
     pool.redfs("volume", "create", "data", "--protect", "mirror:3")
     place = pool.mount("data")
-    (place / "before").write_bytes(b"before")
-    os.sync()
+    with (place / "before").open("wb", buffering=0) as file:
+        file.write(b"before")
+        os.fsync(file.fileno())
     pool.redfs("node", "stop", "0")
     with pytest.raises(OSError), (place / "after").open("wb", buffering=0) as file:  # noqa: PT012
         file.write(b"after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,27 @@ def test_everything_killed_at_once_keeps_what_was_synced(fresh_pool: FreshPool, 
     pool.umount(again)
     pool.wait_for_idle()
     pool.assert_clean()
+
+
+def test_a_lost_disk_and_a_new_one_in_its_place(fresh_pool: FreshPool) -> None:
+    pool = fresh_pool(4)
+    pool.redfs("volume", "create", "data", "--protect", "ec:2+1")
+    place = pool.mount("data")
+    digests = fill(place, 4, MIB)
+    pool.kill("node-1")
+    shutil.rmtree(pool.local.node(1).folder)
+    pool.up()
+    assert [node["state"] for node in pool.data("node", "ls")] == ["up", "down", "up", "up", "up"]
+    assert_all_there(digests)
+    digests |= fill(place, 4, MIB, seed=2)
+    pool.umount(place)
+    place = pool.mount("data")
+    assert_all_there({place / path.name: digest for path, digest in digests.items()})
+    pool.umount(place)
+    assert pool.data("status")["health"] == "degraded"
+    done = pool.run("check", "--data")
+    assert done.returncode == 7
+    assert "node 2" in done.stderr
 
 
 def test_the_coordinator_comes_back_under_a_mount(fresh_pool: FreshPool) -> None:
