@@ -497,11 +497,18 @@ def test_orphans_are_reaped_when_nobody_holds_the_volume() -> None:
     client.create_file("f", 10, 2)
     client.write({(10, 0): "a", (10, 1): "b"})
     pool.snapshot("v@s")
-    request, _ = client.request(records=[Record(*orphan_key(10, 0), encode_orphan(Orphan(1)))])
+    orphans = [Record(*orphan_key(10, generation), encode_orphan(Orphan(1))) for generation in (0, 7)]
+    request, _ = client.request(records=orphans)
     client.send(request)
-    pool.run_jobs()
+    assert pool.run_jobs(), "generation 7 is dead already"
     with pool.coordinator.read() as kv:
         assert reader_of(kv, pool.volume("v")).get(*inode_key(10)) is not None, "it is open at the mount"
+        assert reader_of(kv, pool.volume("v")).get(*orphan_key(10, 7)) is None
+    pool.clone("v", "c")
+    pool.run_jobs()
+    with pool.coordinator.read() as kv:
+        assert reader_of(kv, pool.volume("c")).get(*inode_key(10)) is None, "in the clone it is garbage"
+        assert reader_of(kv, pool.volume("v")).get(*inode_key(10)) is not None
     client.close()
     pool.run_jobs()
     with pool.coordinator.read() as kv:
