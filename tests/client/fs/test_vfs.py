@@ -452,6 +452,24 @@ async def test_a_failed_flush_keeps_the_data_and_tells_fsync_and_close() -> None
     assert mount.coordinator.content(entry.ino) == b"precious"
 
 
+async def test_writes_during_a_flush_that_fails_lie_over_its_data() -> None:
+    mount = Mount()
+    vfs = await mount.start()
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    await vfs.write(handle, 0, b"oldoldold")
+    gate = mount.store.gate = asyncio.Event()
+    mount.store.errors = [TooFewNodes("down")]
+    syncing = asyncio.ensure_future(vfs.fsync(handle))
+    await turns()
+    await vfs.write(handle, 3, b"NEW")
+    gate.set()
+    with pytest.raises(TooFewNodes):
+        await syncing
+    assert bytes(await vfs.read(handle, 0, 100)) == b"oldNEWold"
+    await vfs.fsync(handle)
+    assert mount.coordinator.content(entry.ino) == b"oldNEWold"
+
+
 async def test_a_batch_behind_a_failed_one_of_the_same_file_is_given_back_too() -> None:
     mount = Mount()
     vfs = await mount.start()
