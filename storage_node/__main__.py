@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,11 @@ def set_up_logging(log_file: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def _log_lost_thread(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread is not None else "?"
+    log.critical("thread %s died: %r", name, args.exc_value, exc_info=args.exc_value)
+
+
 def _allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
@@ -67,7 +73,9 @@ def run(config: NodeConfig) -> int:
         return _say(config, f"cannot use the disk folder {config.data}: {error}", EXIT_DISK_FAILED)
     pid_file = config.pid_file
     if pid_file is not None:
-        pid_file.write_text(f"{os.getpid()}\n")
+        beside = pid_file.with_name(pid_file.name + ".new")
+        beside.write_text(f"{os.getpid()}\n")
+        beside.replace(pid_file)  # never seen half-written
     node.wait()
     node.stop()
     if pid_file is not None:
@@ -92,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"redfs storage node: {error}", file=sys.stderr)
         return error.exit_code
     set_up_logging(config.log_file)
+    threading.excepthook = _log_lost_thread
     _allow_open_files()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return run(config)

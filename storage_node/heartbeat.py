@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import grpc
 
-from redfs.core.errors import RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import InternalError, RedfsError, Unavailable, WrongFormat
 from redfs.proto import rpc
 from redfs.proto.data_plane import MAX_KEYS, ShardKey, pack_keys, unpack_keys
 from redfs.proto.gen import cluster_pb2 as pb
@@ -93,6 +93,15 @@ class Heartbeat:
         self._thread.join(STOP_WAIT_S)
 
     def _run(self) -> None:
+        finished = False
+        try:
+            self._stay_attached()
+            finished = True
+        finally:
+            if not finished:  # a node that nobody hears of is of no use: end it, with the reason in the log
+                self._on_refused(InternalError("the conversation with the coordinator broke off: see the log"))
+
+    def _stay_attached(self) -> None:
         pause_s = FIRST_PAUSE_S
         told = False
         while not self._stop.is_set():
@@ -105,7 +114,7 @@ class Heartbeat:
                 log.error("the coordinator and this node cannot work together: %s", error)
                 self._on_refused(error)
                 return
-            except Unavailable as error:
+            except (Unavailable, OSError) as error:
                 reason = str(error)
             if self._stop.is_set():
                 return
@@ -213,7 +222,7 @@ class Heartbeat:
         self, inventory_id: int, reports: queue.Queue[pb.NodeReport | None], ended: threading.Event
     ) -> None:
         after: ShardKey | None = None
-        while not ended.is_set():
+        while not ended.is_set() and not self._stop.is_set():
             page = self._store.list_page(after, INVENTORY_PAGE)
             last = len(page) < INVENTORY_PAGE
             packed = b"".join(INVENTORY_ROW.pack(i.segment, i.shard, i.payload_bytes) for i in page)
