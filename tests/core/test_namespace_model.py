@@ -1,8 +1,9 @@
 """The namespace engine against a slow, obvious file system made of Python objects.
 
-A state machine sends every operation to both and compares results, errors, attributes, listings and data. Each
-operation runs twice in the engine: over a view that knows everything, and over one that knows only what earlier
-Misses named. After each step the records themselves are checked for the engine's invariants.
+A state machine, and walks of seeded random steps, send every operation to both and compare results, errors,
+attributes, listings and data. Each operation runs twice in the engine: over a view that knows everything, and over
+one that knows only what earlier Misses named. After each step the records themselves are checked for the engine's
+invariants.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -322,8 +324,9 @@ NAMES = (b"a", b"b", b"c", b"dd", "é".encode(), b"x" * 255)
 BAD_NAMES = (b"", b"a/b", b"n\0", b"y" * 256, b".", b"..")
 any_name = st.sampled_from(NAMES * 6 + BAD_NAMES)
 attr_names = st.sampled_from((b"user.a", b"user.b", b"security.capability", b"user.c", b"", b"z" * 256))
-modes = st.sampled_from((0o644, 0o755, 0o2755, 0o4755, 0o2644, 0o1777, 0))
-picks = st.integers(0, 1 << 16)
+modes = st.sampled_from((0o644, 0o755, 0o2755, 0o6755, 0o2644, 0o1777, 0))
+picks = st.sampled_from(range(240))
+"""Picks one of what there is; even, where integers would nearly always be small."""
 owners = st.sampled_from(((0, 0), (1000, 1000), (1000, 50)))
 cell_sizes = st.sampled_from([slot * CELLS + more for slot in (*SLOTS, 65, 70) for more in (0, 3)])
 
@@ -395,7 +398,7 @@ class NamespaceMachine(RuleBasedStateMachine):
 
     def pick_folder(self, pick: int) -> int:
         """Nearly always a live folder."""
-        if pick % 16 == 0:
+        if pick % 16 == 15:
             return self.pick(pick >> 4)
         folders = [ino for ino, node in self.model.nodes.items() if node.is_folder]
         return folders[pick % len(folders)]
@@ -472,7 +475,17 @@ class NamespaceMachine(RuleBasedStateMachine):
 
     @rule(folder=picks, name=any_name, is_folder=st.booleans())
     def remove(self, folder: int, name: bytes, is_folder: bool) -> None:
-        parent, ctx = self.pick_folder(folder), self.ctx()
+        self._remove(self.pick_folder(folder), name, is_folder)
+
+    @rule(pick=picks)
+    def remove_what_is_there(self, pick: int) -> None:
+        entries = [(i, n) for i, node in self.model.nodes.items() for n in node.children]
+        if entries:
+            parent, name = entries[pick % len(entries)]
+            self._remove(parent, name, self.model.nodes[parent].children[name].is_folder)
+
+    def _remove(self, parent: int, name: bytes, is_folder: bool) -> None:
+        ctx = self.ctx()
         self.both(
             lambda: self.engine(ns.rmdir if is_folder else ns.unlink, ctx, parent, name, +self.model.open),
             lambda: (self.model.rmdir if is_folder else self.model.unlink)(ctx, parent, name),
@@ -721,6 +734,65 @@ class NamespaceMachine(RuleBasedStateMachine):
         assert seen == {cell: what for cell, what in node.cells.items() if cell // CELLS == slot}
 
 
+def step_of(machine: NamespaceMachine, rng: Random) -> Callable[[], None]:
+    """One operation, mostly one that can succeed."""
+
+    def pick() -> int:
+        return rng.randrange(240)
+
+    def name() -> bytes:
+        return rng.choice(NAMES if rng.random() < 0.93 else BAD_NAMES)
+
+    def of(*choices: Any) -> Any:
+        return rng.choice(choices)
+
+    owner = of((0, 0), (1000, 1000), (1000, 50))
+    mode = of(0o644, 0o755, 0o2755, 0o4755, 0o6755, 0o2644)
+    kind = of("create", "create", "create", "mkdir", "mkdir", "mkdir", "symlink", "fifo", "device")
+    flags = of(0, 0, 0, 1, 2, 2)
+    times = of((None, None, None), (5, None, None), (5, 6, None), (None, None, 7))
+    sizes = [slot * CELLS + more for slot in (*SLOTS, 65, 70) for more in (0, 3)]
+    attr = of(b"user.a", b"user.b", b"security.capability")
+    steps: list[tuple[int, Callable[[], None]]] = [
+        (10, lambda: machine.make(pick(), name(), kind, mode, owner, of(0, 0o022))),
+        (1, lambda: machine.lookup(pick(), name())),
+        (1, lambda: machine.getattr_and_readlink(pick())),
+        (2, lambda: machine.link(pick(), pick(), name())),
+        (1, lambda: machine.remove(pick(), name(), of(True, False))),
+        (4, lambda: machine.remove_what_is_there(pick())),
+        (1, lambda: machine.rename(pick(), name(), pick(), name(), of(0, 1, 2, 3, 4))),
+        (5, lambda: machine.rename_what_is_there(pick(), pick(), name(), flags)),
+        (5, lambda: machine.rename_over_what_is_there(pick(), pick(), of(0, 2))),
+        (2, lambda: machine.open(pick())),
+        (2, lambda: machine.close(pick())),
+        (2, lambda: machine.setattr(pick(), of(None, mode), of(None, owner), times, of(True, False))),
+        (4, lambda: machine.truncate(pick(), of(*sizes, 0, -1))),
+        (6, lambda: machine.write(
+            pick(), rng.sample(SLOTS, rng.randint(1, 3)), rng.randrange(CELLS), rng.randint(1, CELLS), of(True, False)
+        )),
+        (4, lambda: machine.set_xattr(pick(), attr, of(b"", b"v"), of(0, 1, 2, 3, 4))),
+        (4, lambda: machine.get_or_remove_xattr(pick(), attr, of(True, False))),
+        (1, lambda: machine.list(pick(), rng.randint(1, 4))),
+        (1, machine.forget),
+        (1, machine.reap),
+    ]  # fmt: skip
+    return rng.choices([step for _, step in steps], [weight for weight, _ in steps])[0]
+
+
+def run_walks(seeds: range, steps: int) -> None:
+    """Long walks of operations that mostly succeed, each from a seed that a failure names."""
+    for seed in seeds:
+        rng, machine = Random(seed), NamespaceMachine()
+        for step in range(steps):
+            try:
+                step_of(machine, rng)()
+                machine.records_are_sound()
+                machine.everything_is_as_in_the_model()
+            except Exception as error:
+                error.add_note(f"at step {step} of the walk from seed {seed}")
+                raise
+
+
 def run_machine(max_examples: int, steps: int) -> None:
     run_state_machine_as_test(
         NamespaceMachine,
@@ -728,25 +800,41 @@ def run_machine(max_examples: int, steps: int) -> None:
     )
 
 
-def test_the_engine_is_the_model() -> None:
-    run_machine(60, 50)
-
-
-def test_the_engine_is_the_model_where_names_share_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crowded(name: bytes, seed: int) -> int:
-        return xxhash.xxh3_64_intdigest(name, seed) % 2
+@pytest.fixture
+def crowded_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of which about half share a hash."""
 
     def crowded_hash(seed: int, name: bytes) -> int:
-        return crowded(name, seed)
+        return xxhash.xxh3_64_intdigest(name, seed) % 2
 
     monkeypatch.setattr(names_module, "name_hash", crowded_hash)
     monkeypatch.setattr(xattrs_module, "name_hash", crowded_hash)
-    run_machine(60, 50)
+
+
+def test_the_engine_is_the_model_in_short_programs() -> None:
+    run_machine(30, 40)
+
+
+def test_the_engine_is_the_model_on_long_walks() -> None:
+    run_walks(range(40), 150)
+
+
+@pytest.mark.usefixtures("crowded_hashes")
+def test_the_engine_is_the_model_where_names_share_hashes() -> None:
+    run_walks(range(1000, 1040), 150)
 
 
 @pytest.mark.slow
 def test_the_engine_is_the_model_at_length() -> None:
-    run_machine(400, 80)
+    run_machine(300, 80)
+    run_walks(range(2000, 2200), 400)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("crowded_hashes")
+def test_the_engine_is_the_model_at_length_where_names_share_hashes() -> None:
+    run_machine(300, 80)
+    run_walks(range(3000, 3200), 400)
 
 
 def test_an_orphan_record_tells_since_when() -> None:
