@@ -22,6 +22,8 @@ from redfs.storage_node.identity import Identity
 from tests.storage_node.rig import Rig
 
 UUID = "00112233445566778899aabbccddeeff"
+POLL_S = 0.02
+"""How often a stream that has nothing to send looks whether it still stands."""
 WAIT_S = 20
 """For what must happen; only a failing test waits for it."""
 
@@ -50,6 +52,7 @@ class FakeCoordinator(cluster_pb2_grpc.NodeServiceServicer):
 
     def Attach(self, reports: Iterator[pb.NodeReport], context: Any) -> Iterator[pb.NodeOrder]:  # noqa: N802
         orders = self.orders
+        self.reports.put(next(reports))
 
         def collect() -> None:
             try:
@@ -61,7 +64,13 @@ class FakeCoordinator(cluster_pb2_grpc.NodeServiceServicer):
         collector = ThreadPoolExecutor(1)
         collector.submit(collect)
         collector.shutdown(wait=False)
-        while (order := orders.get()) is not None:
+        while context.is_active():
+            try:
+                order = orders.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
+            if order is None:
+                return
             yield order
 
     def next(self, kind: str) -> Any:
@@ -255,5 +264,4 @@ def test_a_refusal_that_may_pass_is_tried_again(coordinator: FakeCoordinator, at
     coordinator.orders.put(pb.NodeOrder(refused=failure_of(Unavailable("starting"))))
     coordinator.next("hello")
     coordinator.next("hello")
-    coordinator.orders.put(None)  # for the first stream, whose generator waits on
     assert node.refused.empty()
