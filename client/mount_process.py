@@ -238,11 +238,11 @@ async def _serve_fuse(
 ) -> str | None:
     """Mounts, serves requests until the end, flushes. Returns what could not be saved, as a message."""
     import pyfuse3
-    import pyfuse3.asyncio
 
+    from redfs.client.fs import fuse_loop
     from redfs.client.fs.fuse_adapter import FuseAdapter
 
-    pyfuse3.asyncio.enable()
+    readiness = fuse_loop.enable()
     fuse_options = set(pyfuse3.default_options) | {f"fsname=redfs:{options.volume}", "subtype=redfs"}
     if os.geteuid() == 0:
         fuse_options.add("allow_other")
@@ -267,6 +267,7 @@ async def _serve_fuse(
         serving = asyncio.create_task(pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS))
         tell(None)
         await serving
+        readiness.closing(-1)
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
     finally:
