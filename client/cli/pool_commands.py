@@ -98,10 +98,17 @@ def down(data: Path | None) -> None:
 
 
 def _unmount_all(local: LocalPool) -> list[str]:
+    from redfs.client.local_pool import running_pid
     from redfs.client.mounting import unmount
 
     done = []
-    for mounted in local.mounts():
+    mounts = local.mounts()
+    if mounts and running_pid(local.coordinator()) is None:
+        raise Unavailable(
+            f"{output.short_path(mounts[0].mountpoint)} is mounted and the coordinator does not run, so what was "
+            f"written there cannot be saved: run `redfs up --data {output.short_path(local.folder)}` first"
+        )
+    for mounted in mounts:
         unmount(Path(mounted.mountpoint))
         done.append(mounted.mountpoint)
     return done

@@ -207,6 +207,9 @@ def test_the_coordinator_comes_back_under_a_mount(fresh_pool: FreshPool) -> None
     code, text = pool.refused("status")
     assert code == 7
     assert "redfs up" in text
+    code, text = pool.refused("down")
+    assert code == 7, "what is in the mount could not be saved"
+    assert "redfs up" in text
     pool.up()
     digests |= fill(place, 5, 100_000, seed=2)
     assert_all_there(digests)
