@@ -97,7 +97,9 @@ def require_open(txn: Txn, session_id: int, segment_id: int) -> SegmentRow:
 def replace_shard(txn: Txn, session_id: int, segment_id: int, shard: int, avoid: Sequence[int]) -> int:
     """Another node for one shard of an open segment; the failed one's is doomed when the segment's fate is known.
 
-    TooFewNodes where no other node can take it: abort the segment and open a narrower one.
+    `avoid` names the nodes that failed, the shard's own among them. Safe to repeat: where the shard has moved to one
+    that it does not name, that one is the answer again. TooFewNodes where no other node can take it: abort the
+    segment and open a narrower one.
     """
     require_session(txn, session_id)
     row = require_open(txn, session_id, segment_id)
@@ -105,6 +107,8 @@ def replace_shard(txn: Txn, session_id: int, segment_id: int, shard: int, avoid:
         raise InvalidArgument(f"segment {segment_id:#x} has no shard {shard}")
     if len(row.dropped) >= MAX_REPLACEMENTS:
         raise NotAllowed(f"segment {segment_id:#x} has seen {MAX_REPLACEMENTS} failed shards: abort it")
+    if avoid and row.nodes[shard] not in avoid:
+        return row.nodes[shard]
     others = [node for at, node in enumerate(row.nodes) if at != shard]
     tried = {node for node, _ in row.dropped} | {row.nodes[shard]}
     candidates = txn.env.cluster.candidates(avoid=avoid)
