@@ -59,8 +59,10 @@ def _fits(file: BackingFile, row: FileRow) -> bool:
 
 
 def _rebuild(store: ShardStore) -> None:
-    log.info("reading %d backing files to rebuild the index", len(store.files))
     store.index.clear()
+    if not store.files:
+        return
+    log.info("reading %d backing files to rebuild the index", len(store.files))
     for file in list(store.files.values()):
         file.file.fdatasync()
         file.file.forget_cache()
