@@ -58,7 +58,7 @@ def run_schedule(seed: int) -> SimulatedPool:
                 frozen[name] = before
         elif frozen:
             pool.coordinator.execute(
-                partial(volumes.clone_volume, source=rng.choice(sorted(frozen)), name=f"clone-{number}")
+                partial(volumes.clone_volume, source_name=rng.choice(sorted(frozen)), name=f"clone-{number}")
             )
     pool.simulation.run(lambda: all(client.finished for client in clients))
     assert all(client.finished for client in clients), f"seed {seed}: a client never came to its end"
