@@ -30,6 +30,7 @@ FOLDERS = st.sampled_from(["", "/d", "/e"])
 NAMES = st.sampled_from(["/a", "/b", "/c"])
 OFFSETS = st.one_of(st.integers(0, 3000), st.sampled_from([SLOT_BYTES - 5, SLOT_BYTES, 2 * SLOT_BYTES + 7]))
 LENGTHS = st.one_of(st.integers(1, 2000), st.sampled_from([SLOT_BYTES, SLOT_BYTES + 9, 3 * SLOT_BYTES]))
+BOOLEANS: st.SearchStrategy[Any] = st.booleans()
 CONFIG = FsConfig(
     cached_records=4096,
     dirty_bytes=4 << 20,
@@ -252,7 +253,7 @@ class MountMachine(RuleBasedStateMachine):
 
     def write(self, data: st.DataObject, offset: int, length: int) -> None:
         m = self.mount
-        if self.handles and data.draw(st.booleans()):
+        if self.handles and data.draw(BOOLEANS):
             handle, ino = data.draw(st.sampled_from(self.handles))
             opened = False
         else:
