@@ -42,7 +42,7 @@ SWITCH_INTERVAL_S = 0.0005
 """The event loop gets the interpreter back from busy threads ten times sooner than by default."""
 GC_THRESHOLD = 20_000
 """Allocations between garbage collections: requests make tuples by the thousand and hardly a cycle."""
-TICK_S = 0.25
+TICK_S = 0.5
 """Between two looks for old data and waiting commits."""
 MAX_REQUESTS = 200
 """FUSE requests in work. One that waits (for a lease, for room) holds its place; programs at work are far fewer."""

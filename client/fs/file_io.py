@@ -54,11 +54,10 @@ _ZEROS = bytes(SLOT_BYTES)
 class Handle:
     """An open file."""
 
-    __slots__ = ("ahead", "fetching", "ino", "next_offset", "window", "writes")
+    __slots__ = ("ahead", "fetching", "ino", "next_offset", "window")
 
-    def __init__(self, ino: int, *, writes: bool) -> None:
+    def __init__(self, ino: int) -> None:
         self.ino = ino
-        self.writes = writes
         self.next_offset = 0
         """Where a sequential reader goes on."""
         self.window = 0

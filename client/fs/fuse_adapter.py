@@ -252,7 +252,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
-        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode)
         return self._file_info(handle), self._attributes(*entry)
 
     @_request

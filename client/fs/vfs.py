@@ -127,6 +127,8 @@ class Vfs:
         self._next_handle = 1
         self._open: dict[int, int] = {}
         """Inode -> open handles."""
+        self._unlinked: set[int] = set()
+        """Open inodes that have no name left."""
         self._names: dict[int, tuple[int, bytes]] = {}
         """Inode -> the folder and name that it was last seen under."""
         self._statfs: tuple[float, Space] | None = None
@@ -176,10 +178,10 @@ class Vfs:
 
     # ------------------------------------------------------------ making, removing, moving
 
-    async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int) -> tuple[int, Entry]:
+    async def create(self, ctx: Context, parent: int, name: bytes, mode: int) -> tuple[int, Entry]:
         """Makes a file and opens it: (handle, entry)."""
         entry = await self._make(engine.create, ctx, parent, name, mode)
-        return self._open_file(entry.ino, flags), entry
+        return self._open_file(entry.ino), entry
 
     async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
         return await self._make(engine.mknod, ctx, parent, name, mode, rdev)
@@ -207,24 +209,24 @@ class Vfs:
     ) -> None:
         """Moves a name. Where it replaces another, the moved file's data is recorded first."""
         self._writable()
-        while await self._replaces_with_dirty(old_parent, old_name, new_parent, new_name):
-            source = (await self._look(engine.lookup, old_parent, old_name)).value.ino
+        source = await self._dirty_replacement(old_parent, old_name, new_parent, new_name)
+        if source is not None:
             await self.flusher.flush(source)
         renamed = await self._change(engine.rename, ctx, old_parent, old_name, new_parent, new_name, flags, self._open)
         self._remember(renamed.ino, new_parent, new_name)
         if renamed.replaced is not None:
             self._removed(renamed.replaced)
 
-    async def _replaces_with_dirty(self, old_parent: int, old_name: bytes, parent: int, name: bytes) -> bool:
+    async def _dirty_replacement(self, old_parent: int, old_name: bytes, parent: int, name: bytes) -> int | None:
+        """The inode that moves, if it has dirty data and will replace another."""
         try:
             source = (await self._look(engine.lookup, old_parent, old_name)).value.ino
             if source not in self.buffer.files:
-                return False
+                return None
             target = (await self._look(engine.lookup, parent, name)).value.ino
         except FsError:
-            return False  # the rename itself says what is wrong
-        file = self.buffer.files.get(source)
-        return target != source and file is not None and bool(file.slots)
+            return None  # the rename itself says what is wrong
+        return source if target != source else None
 
     async def _make(self, operation: Callable[..., Outcome[Entry]], ctx: Context, *args: Any) -> Entry:
         self._writable()
@@ -240,6 +242,8 @@ class Vfs:
         if removed.inode is None:
             self.buffer.drop(removed.ino)
             self._names.pop(removed.ino, None)
+        elif not removed.inode.nlink:
+            self._unlinked.add(removed.ino)
 
     # ------------------------------------------------------------ attributes
 
@@ -311,12 +315,12 @@ class Vfs:
         if flags & O_TRUNC and S_ISREG(inode.mode):
             change: dict[str, Any] = {"size": 0, "kill_priv": ctx.uid != 0 and bool(inode.mode & (S_ISUID | S_ISGID))}
             await self._truncate(ctx, ino, 0, change)
-        return self._open_file(ino, flags)
+        return self._open_file(ino)
 
-    def _open_file(self, ino: int, flags: int) -> int:
+    def _open_file(self, ino: int) -> int:
         number = self._next_handle
         self._next_handle += 1
-        self._files[number] = Handle(ino, writes=flags & O_ACCMODE != O_RDONLY)
+        self._files[number] = Handle(ino)
         self._open[ino] = self._open.get(ino, 0) + 1
         return number
 
@@ -364,10 +368,11 @@ class Vfs:
         del self._open[ino]
         if self.read_only:
             return
-        inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
-        if inode is not None and not inode.nlink and await self._change(engine.release, ctx, ino):
+        if ino in self._unlinked:
+            self._unlinked.discard(ino)
             self.buffer.drop(ino)
             self._names.pop(ino, None)
+            await self._change(engine.release, ctx, ino)
         elif self.buffer.closed(ino):
             self.flusher.kick()
 

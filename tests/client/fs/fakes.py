@@ -373,7 +373,7 @@ class Mount:
 
     async def write_file(self, name: bytes, data: bytes, parent: int = 1) -> int:
         """Creates, writes, closes. The inode."""
-        handle, entry = await self.vfs.create(self.ctx, parent, name, 0o644, 2)
+        handle, entry = await self.vfs.create(self.ctx, parent, name, 0o644)
         if data:
             await self.vfs.write(handle, 0, data)
         await self.vfs.release(self.ctx, handle)

@@ -18,7 +18,7 @@ from .fakes import FakeCoordinator, Mount, turns, until
 async def test_a_small_file_is_seen_at_once_and_durable_after_fsync() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"hello")
     assert (await vfs.getattr(entry.ino)).size == 5
     assert bytes(await vfs.read(handle, 0, 100)) == b"hello"
@@ -122,8 +122,8 @@ async def test_clean_records_are_evicted_and_dirty_ones_kept() -> None:
 async def test_fsync_of_one_file_leaves_the_data_of_others() -> None:
     mount = Mount()
     vfs = await mount.start()
-    one, _ = await vfs.create(mount.ctx, 1, b"one", 0o644, 2)
-    two, entry = await vfs.create(mount.ctx, 1, b"two", 0o644, 2)
+    one, _ = await vfs.create(mount.ctx, 1, b"one", 0o644)
+    two, entry = await vfs.create(mount.ctx, 1, b"two", 0o644)
     await vfs.write(one, 0, b"1")
     await vfs.write(two, 0, b"2")
     await vfs.fsync(one)
@@ -145,7 +145,7 @@ async def test_many_small_files_travel_together() -> None:
 async def test_a_stream_is_stored_in_whole_slots_and_recorded_in_order() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"big", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"big", 0o644)
     chunk = bytes(range(1, 256)) * 4112
     size = 0
     for _ in range(20):
@@ -166,7 +166,7 @@ async def test_a_stream_is_stored_in_whole_slots_and_recorded_in_order() -> None
 async def test_batches_that_end_out_of_order_are_recorded_in_order() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"big", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"big", 0o644)
     first = mount.store.gate = asyncio.Event()
     await vfs.write(handle, 0, b"a" * (8 << 20))
     await turns()
@@ -185,7 +185,7 @@ async def test_batches_that_end_out_of_order_are_recorded_in_order() -> None:
 async def test_writing_into_a_slot_that_is_being_stored() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"old" * 1000)
     gate = mount.store.gate = asyncio.Event()
     syncing = asyncio.ensure_future(vfs.fsync(handle))
@@ -204,7 +204,7 @@ async def test_writing_into_a_slot_that_is_being_stored() -> None:
 async def test_small_overwrites_add_pieces_and_are_merged_beyond_sixteen() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     expected = bytearray(b"." * SLOT_BYTES)
     await vfs.write(handle, 0, bytes(expected))
     await vfs.fsync(handle)
@@ -224,7 +224,7 @@ async def test_small_overwrites_add_pieces_and_are_merged_beyond_sixteen() -> No
 async def test_truncation_is_in_order_with_dirty_data() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     ino = entry.ino
     await vfs.write(handle, 0, b"x" * 300_000)
     await vfs.setattr(mount.ctx, ino, size=100)
@@ -243,7 +243,7 @@ async def test_truncation_is_in_order_with_dirty_data() -> None:
 async def test_truncation_waits_for_a_flush_under_way() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"x" * 1000)
     gate = mount.store.gate = asyncio.Event()
     syncing = asyncio.ensure_future(vfs.fsync(handle))
@@ -274,7 +274,7 @@ async def test_open_with_truncate_and_time_setting() -> None:
 async def test_an_unlinked_open_file_lives_until_it_is_closed() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"kept")
     await vfs.unlink(mount.ctx, 1, b"a")
     assert bytes(await vfs.read(handle, 0, 10)) == b"kept"
@@ -375,7 +375,7 @@ async def test_a_refused_commit_sends_the_data_again_and_holds_back_its_successo
     first = await mount.write_file(b"first", b"same bytes")
     await vfs.sync()
     gate = mount.session.gate = asyncio.Event()
-    handle, second = await vfs.create(mount.ctx, 1, b"second", 0o644, 2)
+    handle, second = await vfs.create(mount.ctx, 1, b"second", 0o644)
     await vfs.unlink(mount.ctx, 1, b"first")
     unlinking = asyncio.ensure_future(vfs.committer.barrier())
     await turns()
@@ -399,7 +399,7 @@ async def test_substituted_blocks_are_followed_in_the_cache_and_in_later_commits
     await mount.write_file(b"first", b"same bytes")
     await vfs.sync()
     gate = mount.session.gate = asyncio.Event()
-    handle, second = await vfs.create(mount.ctx, 1, b"second", 0o644, 2)
+    handle, second = await vfs.create(mount.ctx, 1, b"second", 0o644)
     await vfs.write(handle, 0, b"same bytes")
     one = asyncio.ensure_future(vfs.fsync(handle))
     await turns()
@@ -434,7 +434,7 @@ async def test_a_refusal_that_nothing_can_repair_ends_the_mount(caplog: pytest.L
 async def test_a_failed_flush_keeps_the_data_and_tells_fsync_and_close() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"precious")
     mount.store.errors = [TooFewNodes("two nodes are down"), NoSpace("full")]
     with pytest.raises(TooFewNodes):
@@ -455,7 +455,7 @@ async def test_a_failed_flush_keeps_the_data_and_tells_fsync_and_close() -> None
 async def test_writes_during_a_flush_that_fails_lie_over_its_data() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"oldoldold")
     gate = mount.store.gate = asyncio.Event()
     mount.store.errors = [TooFewNodes("down")]
@@ -473,7 +473,7 @@ async def test_writes_during_a_flush_that_fails_lie_over_its_data() -> None:
 async def test_a_batch_behind_a_failed_one_of_the_same_file_is_given_back_too() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     gate = mount.store.gate = asyncio.Event()
     mount.store.errors = [Unavailable("a node went away")]
     await vfs.write(handle, 0, b"a" * (8 << 20))
@@ -504,7 +504,7 @@ async def test_an_absent_coordinator_fails_fsync_and_the_commit_is_tried_again()
 async def test_writers_wait_while_too_much_is_dirty() -> None:
     mount = Mount(config=FsConfig(dirty_bytes=1 << 20, batch_bytes=1 << 18, commit_bytes=1 << 18))
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     gate = mount.store.gate = asyncio.Event()
 
     async def write_all() -> None:
@@ -545,7 +545,7 @@ async def test_a_full_pool_is_told_at_write_time() -> None:
     mount = Mount()
     mount.coordinator.space_bytes = 10_000
     vfs = await mount.start()
-    handle, _ = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, _ = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"x" * 5000)
     mount.coordinator.space_bytes = 1000
     with pytest.raises(NoSpace):
@@ -557,7 +557,7 @@ async def test_a_lapsed_session_fails_everything_and_names_what_is_lost(caplog: 
     mount = Mount()
     vfs = await mount.start()
     folder = (await vfs.mkdir(mount.ctx, 1, b"docs", 0o755)).ino
-    handle, _ = await vfs.create(mount.ctx, folder, b"letter", 0o644, 2)
+    handle, _ = await vfs.create(mount.ctx, folder, b"letter", 0o644)
     await vfs.write(handle, 0, b"dear")
     gate = mount.session.gate = asyncio.Event()
     waiting = asyncio.ensure_future(vfs.fsync(handle))
@@ -584,7 +584,7 @@ async def test_a_lapsed_session_fails_everything_and_names_what_is_lost(caplog: 
 async def test_a_flush_order_makes_everything_durable() -> None:
     mount = Mount()
     vfs = await mount.start()
-    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644, 2)
+    handle, entry = await vfs.create(mount.ctx, 1, b"a", 0o644)
     await vfs.write(handle, 0, b"x" * 200_000)
     await vfs.on_flush(vfs.volume_id + 1)
     assert mount.coordinator.tree() == {}
@@ -621,7 +621,7 @@ async def test_a_snapshot_is_read_only_and_cached_for_ever() -> None:
     assert await frozen.read_file(ino) == b"data"
     handle = await vfs.open(frozen.ctx, ino, 0)
     for attempt in (
-        vfs.create(frozen.ctx, 1, b"b", 0o644, 2),
+        vfs.create(frozen.ctx, 1, b"b", 0o644),
         vfs.unlink(frozen.ctx, 1, b"a"),
         vfs.rename(frozen.ctx, 1, b"a", 1, b"b"),
         vfs.write(handle, 0, b"x"),

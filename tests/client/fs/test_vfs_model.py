@@ -166,9 +166,9 @@ class MountMachine(RuleBasedStateMachine):
         if parent is None:
             return
         if path in self.tree:
-            assert self.errno_of(m.vfs.create(m.ctx, parent, name[1:].encode(), 0o644, 2)) == errno.EEXIST
+            assert self.errno_of(m.vfs.create(m.ctx, parent, name[1:].encode(), 0o644)) == errno.EEXIST
             return
-        handle, entry = self.run(m.vfs.create(m.ctx, parent, name[1:].encode(), 0o644, 2))
+        handle, entry = self.run(m.vfs.create(m.ctx, parent, name[1:].encode(), 0o644))
         assert entry.ino not in self.files, "inode numbers are never used again"
         self.tree[path] = entry.ino
         self.files[entry.ino] = ModelFile()
