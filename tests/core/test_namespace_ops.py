@@ -321,6 +321,17 @@ def test_every_generation_that_dies_is_left_to_the_reaper(view: ns.MemoryView) -
     assert living == {1, 2}
 
 
+def test_a_generation_of_which_one_slot_dies_is_left_to_the_reaper(view: ns.MemoryView) -> None:
+    make(view, b"a", 2)
+    write(view, 2, 10)
+    cut_to(view, 2, 500 * SLOT_BYTES)
+    cut_to(view, 2, 11 * SLOT_BYTES)
+    cut_to(view, 2, 500 * SLOT_BYTES)
+    writes = cut_to(view, 2, 10 * SLOT_BYTES)
+    assert inode_of(view, 2).generations == (GenerationRange(0, 1), GenerationRange(10, 3))
+    assert {orphan_key(2, 1), orphan_key(2, 2)} <= set(writes)
+
+
 def test_sizes_are_bounded(view: ns.MemoryView) -> None:
     make(view, b"a", 2)
     cut_to(view, 2, MAX_FILE_BYTES)
