@@ -27,6 +27,8 @@ class Report(NamedTuple):
     shards: int = 0
     backing_files: int = 0
     failed: bool = False
+    file_system: str = ""
+    """Nodes that say the same share its room, so each counts for its part; empty: all that it reports is its own."""
 
 
 @dataclass
@@ -120,9 +122,31 @@ class Cluster:
             return False
         return now_s - live.seen_s < self._down_s
 
-    def _room_bytes(self, live: _Live) -> int:
-        held_back = int(live.report.capacity_bytes * self._hold_back)
-        return max(0, live.report.free_bytes - live.written_bytes - held_back)
+    def _shares(self, now_s: float) -> dict[str, tuple[int, int]]:
+        """For each file system: the nodes on it that are up, and what was committed to them since they reported."""
+        shares: dict[str, tuple[int, int]] = {}
+        for live in self._nodes.values():
+            if live.report.file_system and self._is_up(live, now_s):
+                nodes, written_bytes = shares.get(live.report.file_system, (0, 0))
+                shares[live.report.file_system] = (nodes + 1, written_bytes + live.written_bytes)
+        return shares
+
+    @staticmethod
+    def _own_part(report: Report, shares: dict[str, tuple[int, int]]) -> Report:
+        """The report with the node's part of a file system that it shares."""
+        nodes = shares.get(report.file_system, (1, 0))[0]
+        if nodes == 1:
+            return report
+        return report._replace(
+            capacity_bytes=report.capacity_bytes // nodes,
+            free_bytes=report.free_bytes // nodes,
+        )
+
+    def _room_bytes(self, live: _Live, shares: dict[str, tuple[int, int]]) -> int:
+        report = self._own_part(live.report, shares)
+        nodes, written_bytes = shares.get(live.report.file_system, (1, live.written_bytes))
+        held_back = int(report.capacity_bytes * self._hold_back)
+        return max(0, report.free_bytes - written_bytes // nodes - held_back)
 
     def known(self) -> int:
         """Nodes that have joined and whose disk has not failed, up or down."""
@@ -138,8 +162,9 @@ class Cluster:
         """Nodes that can take shards, with the room that they have beyond what is held back."""
         now_s = self._clock.monotonic()
         with self._lock:
+            shares = self._shares(now_s)
             return [
-                Candidate(node_id, self._room_bytes(live), live.row.domain)
+                Candidate(node_id, self._room_bytes(live, shares), live.row.domain)
                 for node_id, live in self._nodes.items()
                 if node_id not in avoid and self._is_up(live, now_s)
             ]
@@ -157,8 +182,9 @@ class Cluster:
         """Plain bytes that the nodes that are up could hold in this layout, were they empty."""
         now_s = self._clock.monotonic()
         with self._lock:
+            shares = self._shares(now_s)
             rooms = [
-                int(live.report.capacity_bytes * (1 - self._hold_back))
+                int(self._own_part(live.report, shares).capacity_bytes * (1 - self._hold_back))
                 for live in self._nodes.values()
                 if self._is_up(live, now_s)
             ]
@@ -168,12 +194,13 @@ class Cluster:
         """All nodes by id."""
         now_s = self._clock.monotonic()
         with self._lock:
+            shares = self._shares(now_s)
             return [
                 NodeView(
                     node_id,
                     live.row,
                     self._is_up(live, now_s),
-                    live.report,
+                    self._own_part(live.report, shares),
                     now_s - (self._started_s if live.seen_s is None else live.seen_s),
                 )
                 for node_id, live in sorted(self._nodes.items())

@@ -123,7 +123,15 @@ def from_hello(hello: pb.NodeHello) -> Hello:
 
 
 def from_heartbeat(beat: pb.NodeHeartbeat) -> Report:
-    return Report(beat.capacity_bytes, beat.used_bytes, beat.free_bytes, beat.shards, beat.backing_files, beat.failed)
+    return Report(
+        beat.capacity_bytes,
+        beat.used_bytes,
+        beat.free_bytes,
+        beat.shards,
+        beat.backing_files,
+        beat.failed,
+        beat.file_system,
+    )
 
 
 def to_status(status: Status, commits: int, transactions: int, damage_reports: int) -> pb.PoolStatus:

@@ -54,6 +54,8 @@ class NodeFacts:
     """HOST:PORT that clients reach the data plane by."""
     domain: str
     data_folder: str
+    file_system: str = ""
+    """Nodes that say the same share its room; empty: the capacity is the node's own."""
 
 
 class Heartbeat:
@@ -200,6 +202,7 @@ class Heartbeat:
                 shards=stat.shards,
                 backing_files=stat.backing_files,
                 failed=stat.failed,
+                file_system=self._facts.file_system,
             )
             with contextlib.suppress(queue.Full):  # reports wait already: the stream is alive or about to end
                 reports.put_nowait(pb.NodeReport(heartbeat=beat))

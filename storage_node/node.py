@@ -84,7 +84,7 @@ class StorageNode:
             self._heartbeat = Heartbeat(
                 self.config.coordinator,
                 self.store,
-                NodeFacts(self.address, self.config.domain, os.fspath(self.config.data)),
+                NodeFacts(self.address, self.config.domain, os.fspath(self.config.data), self._file_system()),
                 lambda: self._identity,
                 self._on_welcome,
                 self._on_refused,
@@ -107,6 +107,12 @@ class StorageNode:
         """HOST:PORT that clients reach the node by."""
         host = self.config.advertise or split_address(self.config.listen)[0]
         return f"[{host}]:{self.server.port}" if ":" in host else f"{host}:{self.server.port}"
+
+    def _file_system(self) -> str:
+        """Names the file system that the node shares with others; empty where it has a capacity of its own."""
+        if self.config.limits.capacity_bytes:
+            return ""
+        return f"{socket.gethostname()}:{os.stat(self.config.data).st_dev}"
 
     def _listen(self, port_before: int) -> socket.socket:
         """On the wanted port; where any will do, on the one from last time if it is free."""

@@ -823,20 +823,22 @@ class NodeHello(_message.Message):
     def __init__(self, protocol: _Optional[_Union[ProtocolVersion, _Mapping]] = ..., pool_id: _Optional[str] = ..., node_id: _Optional[int] = ..., disk_uuid: _Optional[str] = ..., address: _Optional[str] = ..., generation: _Optional[int] = ..., domain: _Optional[str] = ..., data_folder: _Optional[str] = ...) -> None: ...
 
 class NodeHeartbeat(_message.Message):
-    __slots__ = ("capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "failed")
+    __slots__ = ("capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "failed", "file_system")
     CAPACITY_BYTES_FIELD_NUMBER: _ClassVar[int]
     USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     BACKING_FILES_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    FILE_SYSTEM_FIELD_NUMBER: _ClassVar[int]
     capacity_bytes: int
     used_bytes: int
     free_bytes: int
     shards: int
     backing_files: int
     failed: bool
-    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., failed: _Optional[bool] = ...) -> None: ...
+    file_system: str
+    def __init__(self, capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., failed: _Optional[bool] = ..., file_system: _Optional[str] = ...) -> None: ...
 
 class ShardsDeleted(_message.Message):
     __slots__ = ("packed",)

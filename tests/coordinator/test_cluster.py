@@ -1,0 +1,55 @@
+"""Nodes on one file system share its room: it is counted once, however many they are."""
+
+from __future__ import annotations
+
+from redfs.coordinator.cluster import Report
+from redfs.core.policy import Policy
+from tests.coordinator.harness import GIB, Pool
+
+SINGLE = Policy(1, 0)
+
+
+def report(pool: Pool, node: int, file_system: str, free_bytes: int = 60 * GIB) -> None:
+    beat = Report(120 * GIB, 1, free_bytes, file_system=file_system)
+    assert pool.coordinator.cluster.reported(node, pool.streams[node], beat)
+
+
+def test_one_file_system_is_counted_once() -> None:
+    pool = Pool(6, hold_back=0.0)
+    for node in pool.streams:
+        report(pool, node, "host:1")
+    cluster = pool.coordinator.cluster
+    assert sum(view.report.capacity_bytes for view in cluster.view()) == 120 * GIB
+    assert sum(view.report.free_bytes for view in cluster.view()) == 60 * GIB
+    assert cluster.free_plain_bytes(SINGLE) == 60 * GIB
+    assert cluster.total_plain_bytes(SINGLE) == 120 * GIB
+
+
+def test_file_systems_of_their_own_count_whole() -> None:
+    pool = Pool(2, hold_back=0.0)
+    first, second = pool.streams
+    report(pool, first, "host:1")
+    report(pool, second, "host:2")
+    assert pool.coordinator.cluster.free_plain_bytes(SINGLE) == 120 * GIB
+    report(pool, first, "")
+    report(pool, second, "")
+    assert pool.coordinator.cluster.free_plain_bytes(SINGLE) == 120 * GIB
+
+
+def test_what_one_node_writes_is_missing_to_its_neighbours() -> None:
+    pool = Pool(2, hold_back=0.0)
+    first, second = pool.streams
+    for node in (first, second):
+        report(pool, node, "host:1")
+    pool.coordinator.cluster.written([first], 20 * GIB)
+    rooms = {candidate.node_id: candidate.free_bytes for candidate in pool.coordinator.cluster.candidates()}
+    assert rooms == {first: 20 * GIB, second: 20 * GIB}
+
+
+def test_a_node_that_is_down_leaves_its_part_to_the_others() -> None:
+    pool = Pool(3, hold_back=0.0)
+    for node in pool.streams:
+        report(pool, node, "host:1")
+    lost = min(pool.streams)
+    pool.lose(lost)
+    assert pool.coordinator.cluster.free_plain_bytes(SINGLE) == 60 * GIB
