@@ -96,7 +96,7 @@ class SegmentStock:
         found = self._ready.popleft() if self._ready else None
         if 2 * len(self._ready) <= self._target and self._refill is None and not self._closed:
             self._refill = asyncio.create_task(self._fill(), name="open segments ahead")
-            self._refill.add_done_callback(self._filled)
+            self._refill.add_done_callback(_look_at)  # whoever waits has the error; else the next taker asks again
         return found
 
     async def take(self) -> pb.Segment:
@@ -105,14 +105,9 @@ class SegmentStock:
             found = self.take_now()
             if found is not None:
                 return found
-            assert self._refill is not None or self._closed
             if self._refill is None:
                 raise Unavailable("the volume's data path is closed")
             await asyncio.shield(self._refill)
-
-    def give_back(self, segment: pb.Segment) -> None:
-        """Returns one to which nothing was sent."""
-        self._ready.appendleft(segment)
 
     def drain(self) -> list[int]:
         """Takes out all that are ready, for giving them up."""
@@ -128,18 +123,17 @@ class SegmentStock:
         return self.drain()
 
     async def _fill(self) -> None:
-        count = self._target - len(self._ready)
-        reply = await self._session.call(
-            open_segments=pb.OpenSegments(volume_id=self._volume_id, count=count, small=self._small)
-        )
-        self._ready.extend(reply.segments)
-        if not reply.segments:
-            raise Unavailable("the coordinator opened no segment: try again")
-
-    def _filled(self, task: asyncio.Task[None]) -> None:
-        self._refill = None
-        if not task.cancelled():
-            task.exception()  # whoever waits has it; without one the next taker asks again
+        try:
+            count = self._target - len(self._ready)
+            reply = await self._session.call(
+                open_segments=pb.OpenSegments(volume_id=self._volume_id, count=count, small=self._small)
+            )
+            self._ready.extend(reply.segments)
+            if not reply.segments:
+                raise Unavailable("the coordinator opened no segment: try again")
+        finally:
+            # Here and not in a callback of the task: between its end and the callback a taker would wait for nothing.
+            self._refill = None
 
 
 class BlockStore:

@@ -16,7 +16,7 @@ from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import MIB, DataConfig
 from redfs.client.data.reader import BlockReader
 from redfs.client.data.store import BlockStore, StoredBatch
-from redfs.client.local_pool import running_pid
+from redfs.client.local_pool import port_is_free, running_pid
 from redfs.client.node_pool import NodePool
 from redfs.client.session import CoordinatorSession, SessionConfig
 from redfs.core.records import Kind, Piece, encode_slot, slot_key
@@ -38,7 +38,10 @@ def noise(size: int, seed: int) -> list[bytes]:
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
     running = RunningPool(tmp_path_factory.mktemp("pool"), nodes=6)
     try:
-        running.local.start(running.nodes)
+        # A port of its own, that no other pool takes while the coordinator is down; below those that connections get,
+        # since one that tries to reach a port that nobody listens on may be given the very port itself.
+        port = next(p for p in iter(lambda: random.randrange(20_000, 32_000), None) if port_is_free(p))
+        running.local.start(running.nodes, port)
         yield running
     finally:
         running.destroy()
@@ -102,7 +105,7 @@ def backing_files(pool: RunningPool) -> list[Path]:
 
 
 def flip(pool: RunningPool, content: bytes) -> None:
-    """Damages the one place on all disks where these bytes are stored."""
+    """Damages every place on the disks where these bytes are stored."""
     found = 0
     for path in backing_files(pool):
         at = path.read_bytes().find(content)
@@ -113,7 +116,7 @@ def flip(pool: RunningPool, content: bytes) -> None:
                 byte = file.read(1)[0]
                 file.seek(at + 10)
                 file.write(bytes([byte ^ 1]))
-    assert found == 1
+    assert found >= 1
 
 
 async def test_store_commit_read(pool: RunningPool) -> None:
@@ -186,8 +189,10 @@ async def test_a_coordinator_killed_in_the_middle(pool: RunningPool) -> None:
         await client.commit(first)
         pool.kill("coordinator")
         waiting = asyncio.create_task(client.store.store(noise(5 * MIB, 601)))
-        await asyncio.to_thread(pool.local.start)
-        second = await waiting
+        try:
+            await asyncio.to_thread(pool.local.start)
+        finally:
+            second = await waiting
         await client.commit(second)
         assert await client.read(first) == noise(MIB, 600)
         assert await client.read(second) == noise(5 * MIB, 601)

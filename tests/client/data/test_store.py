@@ -12,7 +12,7 @@ import pytest
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import MIB, DataConfig
 from redfs.client.data.reader import BlockReader
-from redfs.client.data.store import BlockStore, StoredBatch
+from redfs.client.data.store import BlockStore, SegmentStock, StoredBatch
 from redfs.core import erasure
 from redfs.core.errors import LeaseLapsed, NoSpace, RedfsError, TooFewNodes, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
@@ -162,6 +162,24 @@ async def test_no_round_trip_for_a_segment_that_was_opened_ahead() -> None:
             batch = await world.store.store([noise(100, turn)])
             world.session.commit(batch)
         assert world.session.calls["open_segments"] <= 7, "a batch of three each time, asked for in advance"
+
+
+async def test_takers_at_any_moment_get_a_segment_of_their_own() -> None:
+    session = FakeSession()
+    stock = SegmentStock(session, 5, small=True, target=2)
+
+    async def taker(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ident: int = (await stock.take()).segment_id
+        return ident
+
+    taken = await asyncio.gather(*(taker(n // 3) for n in range(60)))
+    assert len(set(taken)) == 60
+    await session.call(abort_segments=pb.AbortSegments(segment_ids=[*taken, *await stock.close()]))
+    with pytest.raises(Unavailable, match="closed"):
+        await stock.take()
+    assert not session.open
 
 
 async def test_segments_in_flight_are_bounded() -> None:
