@@ -273,18 +273,23 @@ class CoordinatorSession:
             except LeaseLapsed as error:
                 self._lapse(error)
             except RedfsError as error:
-                if not self._first_reply.done():
-                    self._first_reply.set_exception(error)
-                self._lapse(error)
+                self._end(error)
+            except Exception as error:
+                log.exception("the session with the coordinator failed")
+                self._end(InternalError(f"the session failed ({error!r}): please report this with the log"))
+
+    def _end(self, error: RedfsError) -> None:
+        """The session ends by something that no other stream would mend."""
+        if not self._first_reply.done():
+            self._first_reply.set_exception(error)
+        self._lapse(error)
 
     def _refuses(self, error: BaseException) -> bool:
         """True where trying again is useless: something else than a coordinator answers."""
         if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             return False
         wrong = WrongFormat(f"what answers at {self.address} is no coordinator of RedFS: check the address")
-        if not self._first_reply.done():
-            self._first_reply.set_exception(wrong)
-        self._lapse(wrong)
+        self._end(wrong)
         return True
 
     async def _converse(self, again: bool) -> None:
@@ -336,6 +341,11 @@ class CoordinatorSession:
         if not reply.HasField("open"):
             raise _StreamLost("not an answer to Open")
         opened = reply.open
+        if opened.protocol.version != PROTOCOL_VERSION or opened.protocol.incompatible_features:
+            raise WrongFormat(
+                f"the coordinator at {self.address} speaks version {opened.protocol.version} or needs what this "
+                f"program (version {PROTOCOL_VERSION}) does not know: upgrade the older one"
+            )
         if self.session_id and not (opened.resumed and opened.session_id == self.session_id):
             raise LeaseLapsed("the coordinator ended this session while it was away: mount the volume again")
         self.session_id, self._token, self.pool_id = opened.session_id, opened.token, opened.pool_id

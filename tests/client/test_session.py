@@ -429,6 +429,18 @@ async def test_a_refused_open_is_raised() -> None:
             await CoordinatorSession.open(address, "c", config=CONFIG)
 
 
+async def test_a_coordinator_of_another_version_is_refused() -> None:
+    async def newer(stream: Stream) -> None:
+        await stream.next()
+        opened = pb.OpenReply(protocol=pb.ProtocolVersion(version=2), session_id=1, lease_s=15.0)
+        await stream.send(pb.SessionReply(request_id=1, open=opened))
+        await stream.until_closed()
+
+    async with serving(newer) as (address, _):
+        with pytest.raises(WrongFormat, match="version 2"):
+            await CoordinatorSession.open(address, "c", config=CONFIG)
+
+
 def test_a_lease_serves_two_thirds_from_when_the_renewal_was_sent() -> None:
     lease = Lease()
     assert not lease.serving(0.0)
