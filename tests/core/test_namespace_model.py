@@ -826,15 +826,15 @@ def test_the_engine_is_the_model_where_names_share_hashes() -> None:
 
 @pytest.mark.slow
 def test_the_engine_is_the_model_at_length() -> None:
-    run_machine(300, 80)
-    run_walks(range(2000, 2200), 400)
+    run_machine(150, 60)
+    run_walks(range(2000, 2100), 400)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("crowded_hashes")
 def test_the_engine_is_the_model_at_length_where_names_share_hashes() -> None:
-    run_machine(300, 80)
-    run_walks(range(3000, 3200), 400)
+    run_machine(150, 60)
+    run_walks(range(3000, 3100), 400)
 
 
 def test_an_orphan_record_tells_since_when() -> None:
