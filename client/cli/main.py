@@ -7,10 +7,12 @@ traceback, and the line says where; --debug shows it at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,6 +22,8 @@ from redfs.client.cli import mount_commands, node_commands, pool_commands, volum
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
+
+log = logging.getLogger("redfs.cli")
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -92,11 +96,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(chosen, error)
     except Exception as error:
         # One line for the user, everything for the log.
-        log = _log_file()
-        logging.getLogger("redfs").exception("unexpected error in: redfs %s", " ".join(words))
+        with _log_file() as path:
+            log.exception("unexpected error in: redfs %s", " ".join(words))
         if chosen.debug:
             raise
-        where = f"see {log}, or run it again with --debug" if log else "run it again with --debug"
+        where = f"see {path}, or run it again with --debug" if path else "run it again with --debug"
         return _fail(chosen, InternalError(f"unexpected {type(error).__name__}: {error} ({where})"))
 
 
@@ -113,21 +117,27 @@ def _fail(chosen: Settings, error: RedfsError) -> int:
     return error.exit_code
 
 
-def _log_file() -> Path | None:
-    """Sends the log of this process to the user's log file; None where it cannot be written."""
+@contextlib.contextmanager
+def _log_file() -> Iterator[Path | None]:
+    """Sends what this module logs to the user's log file; None where that cannot be written."""
     path = log_path()
-    logger = logging.getLogger("redfs")
-    logger.propagate = False
+    handler: logging.Handler = logging.NullHandler()
+    written: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         mode = "a" if not path.exists() or path.stat().st_size < LOG_BYTES else "w"
-        handler: logging.Handler = logging.FileHandler(path, mode=mode, encoding="utf-8")
+        handler = logging.FileHandler(path, mode=mode, encoding="utf-8")
+        written = path
     except OSError:
-        logger.addHandler(logging.NullHandler())
-        return None
+        pass  # the line for the user still comes, and --debug shows the rest
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    return path
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield written
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 if __name__ == "__main__":
