@@ -15,6 +15,7 @@ import logging
 import queue
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -107,11 +108,12 @@ class Heartbeat:
         pause_s = FIRST_PAUSE_S
         told = False
         while not self._stop.is_set():
+            began_s = time.monotonic()
             try:
                 with rpc.open_blocking_channel(self._coordinator) as channel:
                     self._attach(channel)
                 reason = "the coordinator ended the conversation"
-                pause_s, told = FIRST_PAUSE_S, False
+                told = False
             except WrongFormat as error:
                 log.error("the coordinator and this node cannot work together: %s", error)
                 self._on_refused(error)
@@ -120,6 +122,8 @@ class Heartbeat:
                 reason = str(error)
             if self._stop.is_set():
                 return
+            if time.monotonic() - began_s > LONGEST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S  # it went well for a while; one that ends at once is not tried without end
             if not told:
                 log.warning("not attached to the coordinator at %s, trying on: %s", self._coordinator, reason)
                 told = True
