@@ -257,7 +257,6 @@ async def _serve_fuse(
     ticking: asyncio.Task[None] | None = None
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
-        _read_ahead(mountpoint)
         ending = _end_on_signals(vfs)
         ticking = asyncio.create_task(_tick(vfs))
         gc.collect()
@@ -265,8 +264,13 @@ async def _serve_fuse(
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         log.info("%s is mounted on %s", options.volume, mountpoint)
         serving = asyncio.create_task(pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS))
+        # Answered once the kernel and this process have agreed on the protocol; before, it would undo what is set here.
+        answered = asyncio.create_task(asyncio.to_thread(os.stat, mountpoint))
+        await asyncio.wait({serving, answered}, return_when=asyncio.FIRST_COMPLETED)
+        _read_ahead(mountpoint)
         tell(None)
         await serving
+        await asyncio.gather(answered, return_exceptions=True)
         readiness.closing(-1)
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
