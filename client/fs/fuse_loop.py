@@ -3,7 +3,8 @@
 pyfuse3 was written for trio; its asyncio mode registers the FUSE descriptor anew for every request and hands its
 reader lock from task to task even where the first one comes straight back. Here the descriptor stays registered, and
 the lock goes to another task only when its holder is busy with a request that waits. Measured on small requests, this
-saves a fifth of the client's time.
+saves a fifth of the client's time. And a program that makes one request after the other is expected for a moment before
+this process sleeps: being woken is the largest part of a small request (extracting a source tree takes a third less).
 
 `enable` must be called before `pyfuse3.init`. It replaces three names that pyfuse3 looks up in its `pyfuse3.asyncio`
 module; a pyfuse3 that no longer has them fails here at once, with an AttributeError.
@@ -12,11 +13,20 @@ module; a pyfuse3 that no longer has them fails here at once, with an AttributeE
 from __future__ import annotations
 
 import asyncio
+import select
+import time
 from collections import deque
 from typing import Any
 
 import pyfuse3
 import pyfuse3.asyncio
+
+
+SPIN_S = 60e-6
+"""Time spent looking for the next request before sleeping: about what a program takes to send it. Being woken takes as
+long on many machines, twice that on virtual ones, so this costs no more than sleeping; twice as long gained nothing."""
+HOT_S = 0.001
+"""Only where the request before came this recently: an idle mount sleeps."""
 
 
 class ReaderLock:
@@ -55,15 +65,37 @@ class Readiness:
         self._waiter: asyncio.Future[None] | None = None
         self._is_registered = False
         self._fd = -1
+        self._poll: select.poll | None = None
+        self._last_s = 0.0
 
     async def wait(self, fd: int) -> None:
         """Returns when the descriptor is readable; raises ClosedResourceError once it is closing."""
         loop = asyncio.get_running_loop()
+        if self._comes_soon(fd):
+            await asyncio.sleep(0)
+            return
         waiter = self._waiter = loop.create_future()
         if not self._is_registered:
             self._is_registered, self._fd = True, fd
             loop.add_reader(fd, self._readable)
         await waiter
+        self._last_s = time.perf_counter()
+
+    def _comes_soon(self, fd: int) -> bool:
+        """Looks for the next request for a moment, while one follows the other."""
+        now_s = time.perf_counter()
+        if now_s - self._last_s > HOT_S:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLIN)
+        end_s = now_s + SPIN_S
+        poll = self._poll.poll
+        while not poll(0):
+            if time.perf_counter() > end_s:
+                return False
+        self._last_s = time.perf_counter()
+        return True
 
     def _readable(self) -> None:
         waiter, self._waiter = self._waiter, None
