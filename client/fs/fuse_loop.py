@@ -21,7 +21,6 @@ from typing import Any
 import pyfuse3
 import pyfuse3.asyncio
 
-
 SPIN_S = 60e-6
 """Time spent looking for the next request before sleeping: about what a program takes to send it. Being woken takes as
 long on many machines, twice that on virtual ones, so this costs no more than sleeping; twice as long gained nothing."""

@@ -108,7 +108,7 @@ def test_a_killed_mount_keeps_what_was_fsynced_and_can_be_cleaned_up(pool: Runni
     wait_for(lambda: mounting.process_started(pid) is None, "the mount process is gone")
     with pytest.raises(OSError) as caught:
         os.stat(where)
-    assert caught.value.errno == errno.ENOTCONN
+    assert caught.value.errno in (errno.ENOTCONN, errno.ECONNABORTED)  # the latter while its threads still end
     with pytest.raises(Busy, match="has died: run `redfs umount"):
         mounting.check_mountpoint(where)
     mounting.unmount(where)
