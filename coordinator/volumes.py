@@ -264,7 +264,7 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
     in_use = [session for session in mounted if txn.env.leases.valid(session)]
     if in_use and not force:
         who = ", ".join(mounts_of(txn.kv, row.volume_id)[:3])
-        raise Busy(f"{name!r} is mounted by {who}: unmount it first, or delete it with --force")
+        raise Busy(f"{name!r} is mounted by {who}: unmount it first")
     for session in mounted:
         sessions.take_away(txn, session, row.volume_id)
     row = txn.tree.mark_deleted(row)
