@@ -3,10 +3,10 @@
     bench/run.py [--data DIR] [--protect ec:4+2] [--scale 1.0] [--json FILE]
 
 Starts a pool of its own in DIR (removed afterwards), mounts a volume, and runs each workload on the plain folder and
-on the mount, one after the other. Beside each of RedFS's rates stands what it took: commits and durable transactions
-of the coordinator, and the system calls of the mount process and of all the pool's processes (where perf may count
-them). Coordinator, nodes and client share this machine's cores and disk, so a number says what one small machine does,
-not what a cluster does.
+on the mount, one after the other. Beside each of RedFS's rates stands what it took: round trips of the mount to the
+coordinator, commits and durable transactions there, and the system calls of the mount process and of all the pool's
+processes (where perf may count them). Coordinator, nodes and client share this machine's cores and disk, so a number
+says what one small machine does, not what a cluster does.
 
 Cold means: unmounted and mounted again, and the kernel's caches dropped (needs root; without it the run says so).
 """
@@ -222,6 +222,7 @@ class Bench:
                 done = workload.run(self.mountpoint)
                 seconds = time.perf_counter() - began
             after = pool.status()
+        counts["round_trips"] = after.requests - before.requests
         counts["commits"] = after.commits - before.commits
         counts["transactions"] = after.transactions - before.transactions
         for name, calls in (("mount_system_calls", of_mount()), ("pool_system_calls", of_pool())):

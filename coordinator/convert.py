@@ -134,7 +134,7 @@ def from_heartbeat(beat: pb.NodeHeartbeat) -> Report:
     )
 
 
-def to_status(status: Status, commits: int, transactions: int, damage_reports: int) -> pb.PoolStatus:
+def to_status(status: Status, requests: int, commits: int, transactions: int, damage_reports: int) -> pb.PoolStatus:
     return pb.PoolStatus(
         pool_id=status.pool_id,
         health=status.health,
@@ -160,6 +160,7 @@ def to_status(status: Status, commits: int, transactions: int, damage_reports: i
         shards_to_delete=status.shards_to_delete,
         commits=commits,
         transactions=transactions,
+        requests=requests,
         damage_reports=damage_reports,
     )
 

@@ -83,6 +83,8 @@ class Coordinator:
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
+        self.requests = 0
+        """Requests of sessions since the start: the round trips that mounts made."""
         self.transactions = 0
         """Durable transactions since the start."""
         self.damage_reports = 0

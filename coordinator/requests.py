@@ -93,6 +93,7 @@ class Requests:
 
     def handle(self, session_id: int, request: pb.SessionRequest) -> Answer | Later:
         """The answer, or what to do for it. Raises errors of the family."""
+        self._coordinator.requests += 1
         body = request.WhichOneof("body")
         handler = self._handlers.get(body or "")
         if handler is None:

@@ -152,7 +152,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def GetStatus(self, _: pb.Empty, context: Any) -> pb.PoolStatus:  # noqa: N802
         status = await _answer(context, self._shell.read(lambda: pool_status(self._coordinator)))
         c = self._coordinator
-        return convert.to_status(status, c.commits, c.transactions, c.damage_reports)
+        return convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
         if self._checking:
