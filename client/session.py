@@ -44,7 +44,7 @@ MAX_ORDERS = 16
 class SessionConfig:
     """Waits and bounds of a session."""
 
-    open_timeout_s: float = 5.0
+    open_timeout_s: float = 15.0
     """For the first contact, and for each attempt to resume."""
     give_up_s: float = 600.0
     """How long a call waits for a coordinator that is away."""
@@ -88,6 +88,17 @@ class _Pending:
 
 class _StreamLost(Exception):
     """The conversation broke off; the session goes on with another stream."""
+
+
+BROKEN = (
+    _StreamLost,
+    grpc.aio.AioRpcError,
+    grpc.aio.UsageError,
+    asyncio.InvalidStateError,  # a write to a call that has just ended
+    TimeoutError,
+    OSError,
+)
+"""What a stream that broke off raises, depending on what it was about when it did."""
 
 
 async def _no_flush(volume_id: int) -> None:
@@ -258,7 +269,7 @@ class CoordinatorSession:
                 await self._sleep(pause_s)
             try:
                 await self._converse(lost_at_s is not None)
-            except (_StreamLost, grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, OSError) as error:
+            except BROKEN as error:
                 if self._refuses(error):
                     return
                 reached = self._connected

@@ -153,6 +153,17 @@ class Cluster:
         with self._lock:
             return sum(not live.row.failed for live in self._nodes.values())
 
+    def is_settled(self) -> bool:
+        """Whether who is up means anything: just after a start nodes are not back yet, and not down either.
+
+        True when all have reported, and in any case when the time has gone by after which a node counts as down.
+        """
+        now_s = self._clock.monotonic()
+        with self._lock:
+            if now_s - self._started_s >= self._down_s:
+                return True
+            return all(live.row.failed or self._is_up(live, now_s) for live in self._nodes.values())
+
     def up(self) -> set[int]:
         now_s = self._clock.monotonic()
         with self._lock:

@@ -28,6 +28,8 @@ MAX_LONG_READS = 8
 """Long reads of one session under way: each answer may be some MiB."""
 MAX_OUTGOING_BYTES = 64 << 20
 """Answers that wait for the client to take them."""
+SETTLE_LOOK_S = 0.05
+"""How often a mount that came just after the start looks whether the nodes are back."""
 FINISH_S = 2.0
 """What is under way when a stream ends gets this long to be answered."""
 
@@ -90,6 +92,9 @@ class SessionStream:
         try:
             if request.WhichOneof("body") != "open":
                 raise InvalidArgument("the first message of a session must be Open")
+            # A mount that wrote before the nodes are back after a restart would be told that there are too few.
+            while not self._shell.coordinator.cluster.is_settled():
+                await asyncio.sleep(SETTLE_LOOK_S)
             opened = await self._shell.run(open_session(request.open))
         except RedfsError as error:
             reply.failure.CopyFrom(failure_of(error))

@@ -226,6 +226,32 @@ async def test_a_broken_stream_is_resumed_and_the_unanswered_sent_again_in_order
     assert sum("is back" in text for text in told) == 1
 
 
+@pytest.mark.parametrize("error", [asyncio.InvalidStateError("RPC already finished."), OSError("broken pipe")])
+async def test_a_write_that_meets_the_end_of_its_stream_only_breaks_the_stream(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answers(stream: Stream) -> None:
+        await stream.accept(resumed=True)
+        await stream.until_closed()
+
+    write_all = CoordinatorSession._write_all
+    failures = [error]
+
+    async def write_or_fail(self: CoordinatorSession, stream: Any) -> None:
+        while failures and not self._outgoing:
+            await asyncio.sleep(0)
+        if failures:
+            raise failures.pop()
+        await write_all(self, stream)
+
+    monkeypatch.setattr(CoordinatorSession, "_write_all", write_or_fail)
+    async with serving(answers, answers) as (address, coordinator):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        assert (await session.call(commit=pb.Commit(number=4))).number == 4
+        assert coordinator.streams == 2
+        await session.close()
+
+
 async def test_calls_wait_while_the_coordinator_is_away_and_give_up_in_the_end() -> None:
     time = Time()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redfs.coordinator.cluster import Report
+from redfs.coordinator.nodes import stored_nodes
 from redfs.core.policy import Policy
 from tests.coordinator.harness import GIB, Pool
 
@@ -53,3 +54,20 @@ def test_a_node_that_is_down_leaves_its_part_to_the_others() -> None:
     lost = min(pool.streams)
     pool.lose(lost)
     assert pool.coordinator.cluster.free_plain_bytes(SINGLE) == 60 * GIB
+
+
+def test_after_a_restart_who_is_up_means_nothing_until_all_are_back_or_time_has_gone_by() -> None:
+    pool = Pool(3)
+    cluster = pool.coordinator.cluster
+    assert cluster.is_settled()
+    pool.coordinator = pool._make()
+    cluster = pool.coordinator.cluster
+    assert not cluster.is_settled()
+    with pool.coordinator.read() as kv:
+        known = stored_nodes(kv)
+    for node_id, row in known[:2]:
+        pool.streams[node_id] = cluster.attached(node_id, row)
+        pool.report(node_id)
+    assert not cluster.is_settled(), "one is still on its way"
+    pool.clock.now_s += pool.config.node_down_s
+    assert cluster.is_settled(), "it is down"
