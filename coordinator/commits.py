@@ -152,7 +152,7 @@ def _check_layout(sent: SegmentLayout, row: SegmentRow, volume_id: int) -> None:
     if k < 1 or m != row.layout.m or k > row.layout.k or len(sent.nodes) != k + m:
         raise InvalidArgument(f"{name} was opened as {row.layout.k}+{row.layout.m} and comes as {k}+{m}")
     if len(set(sent.nodes)) != len(sent.nodes) or not set(row.nodes).issuperset(sent.nodes):
-        raise InvalidArgument(f"{name} names nodes that it was not given")
+        raise InvalidArgument(f"{name} names nodes {sent.nodes} and was given {row.nodes}")
     if sent.shard_bytes % SHARD_ALIGN_BYTES or not 0 < sent.shard_bytes * k <= MAX_SEGMENT_PAYLOAD_BYTES + k * 64:
         raise InvalidArgument(f"{name} has shards of {sent.shard_bytes} bytes, which is no size for them")
 

@@ -306,7 +306,7 @@ class BlockStore:
             layout = segments.plan_layout(payload_bytes, *code)
             try:
                 shards = await self._work(cut, layout) if threaded else cut(layout)
-                await self._send(opened.segment_id, nodes, shards, failed)
+                await self._send(opened, nodes, shards, failed)
             except _NoOtherNode:
                 # The others that are ready may name the same nodes: later ones are opened with what is known by then.
                 self._give_up(opened.segment_id, *stock.drain())
@@ -329,9 +329,12 @@ class BlockStore:
         )
 
     async def _send(
-        self, segment: int, nodes: list[int], shards: list[Sequence[Buffer]], failed: dict[int, RedfsError]
+        self, opened: pb.Segment, nodes: list[int], shards: list[Sequence[Buffer]], failed: dict[int, RedfsError]
     ) -> None:
         """Sends every shard, replacing nodes in `nodes` where they fail. Returns when no send is under way any more."""
+        segment = opened.segment_id
+        # The coordinator counts places as it handed them out; a narrowed segment leaves some of them out.
+        places = [list(opened.nodes).index(node) for node in nodes]
         suspects = self._nodes.unwritable()
         sends: list[asyncio.Future[None] | None] = [
             None if node in suspects or node in failed else self._nodes.start_put(node, segment, shard, shards[shard])
@@ -357,21 +360,28 @@ class BlockStore:
             return
         failed.update((nodes[shard], why) for shard, why in losers)
         results = await asyncio.gather(
-            *(self._resend(segment, shard, nodes, shards[shard], failed) for shard, _ in losers), return_exceptions=True
+            *(self._resend(segment, shard, places[shard], nodes, shards[shard], failed) for shard, _ in losers),
+            return_exceptions=True,
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
     async def _resend(
-        self, segment: int, shard: int, nodes: list[int], parts: Sequence[Buffer], failed: dict[int, RedfsError]
+        self,
+        segment: int,
+        shard: int,
+        place: int,
+        nodes: list[int],
+        parts: Sequence[Buffer],
+        failed: dict[int, RedfsError],
     ) -> None:
-        """Another node for one shard, until one takes it. Raises _NoOtherNode."""
+        """Another node for one shard, until one takes it; `place` is the coordinator's. Raises _NoOtherNode."""
         for _ in range(MAX_REPLACEMENTS):
             try:
                 reply = await self._session.call(
                     replace_shard=pb.ReplaceShard(
-                        segment_id=segment, shard=shard, avoid=sorted({*failed, *self._nodes.unwritable()})
+                        segment_id=segment, shard=place, avoid=sorted({*failed, *self._nodes.unwritable()})
                     )
                 )
             except (TooFewNodes, NoSpace, NotFound, NotAllowed) as error:
