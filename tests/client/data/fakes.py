@@ -59,6 +59,8 @@ class FakeSession:
 
     def _replace_shard(self, request: pb.ReplaceShard) -> pb.ReplaceShardReply:
         segment = self.open[request.segment_id]
+        if request.avoid and segment.nodes[request.shard] not in request.avoid:
+            return pb.ReplaceShardReply(node=segment.nodes[request.shard])  # moved before: the answer was lost
         for node in self.up:
             if node not in request.avoid and node not in segment.nodes:
                 segment.nodes[request.shard] = node

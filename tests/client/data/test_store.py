@@ -259,6 +259,25 @@ async def test_nodes_that_die_one_after_the_other_while_narrowing() -> None:
         assert await world.read(batch) == [bytes(p) for p in pieces(noise(700_000))]
 
 
+async def test_a_node_that_fails_in_a_narrowed_segment_is_replaced_in_its_own_place() -> None:
+    async with a_world() as world:
+        world.nodes.put_errors[1] = lambda: Unavailable("gone")
+
+        def gone_when_narrow() -> RedfsError | None:
+            if len({segment for _, segment, _ in world.nodes.puts}) < 2:
+                return None
+            if 7 not in world.session.up:
+                world.session.up.append(7)
+            return Unavailable("gone")
+
+        world.nodes.put_errors[2] = gone_when_narrow
+        plain = pieces(noise(700_000))
+        batch = await world.store.store(plain)
+        assert sorted(batch.segments[0].nodes) == [3, 4, 5, 6, 7]
+        world.session.commit(batch)
+        assert await world.read(batch) == [bytes(p) for p in plain]
+
+
 @pytest.mark.parametrize("size", [1000, 400_000])
 async def test_too_few_nodes(size: int) -> None:
     async with a_world() as world:
