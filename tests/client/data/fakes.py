@@ -34,7 +34,7 @@ class FakeSession:
         self.damage: list[tuple[int, int]] = []
         self.calls: defaultdict[str, int] = defaultdict(int)
         self.errors: dict[str, RedfsError] = {}
-        self._next = 1
+        self.next_segment = 1
 
     async def call(self, **body: Any) -> Any:
         ((name, request),) = body.items()
@@ -48,9 +48,9 @@ class FakeSession:
         layout = (small_layout if request.small else shrink)(self.policy, len(self.up))
         reply = pb.OpenSegmentsReply()
         for _ in range(request.count):
-            ident = segment_id(0, self._next)
-            turn = self._next % len(self.up)
-            self._next += 1
+            ident = segment_id(0, self.next_segment)
+            turn = self.next_segment % len(self.up)
+            self.next_segment += 1
             nodes = [*self.up[turn:], *self.up[:turn]][: layout.k + layout.m]
             segment = pb.Segment(segment_id=ident, k=layout.k, m=layout.m, nodes=nodes)
             self.open[ident] = segment

@@ -259,8 +259,10 @@ async def test_nodes_that_die_one_after_the_other_while_narrowing() -> None:
         assert await world.read(batch) == [bytes(p) for p in pieces(noise(700_000))]
 
 
-async def test_a_node_that_fails_in_a_narrowed_segment_is_replaced_in_its_own_place() -> None:
+@pytest.mark.parametrize("turn", range(6))
+async def test_a_node_that_fails_in_a_narrowed_segment_is_replaced_in_its_own_place(turn: int) -> None:
     async with a_world() as world:
+        world.session.next_segment += turn  # so that the failing nodes come in every place
         world.nodes.put_errors[1] = lambda: Unavailable("gone")
 
         def gone_when_narrow() -> RedfsError | None:
