@@ -272,10 +272,10 @@ async def test_a_node_that_fails_in_a_narrowed_segment_is_replaced_in_its_own_pl
                 world.session.up.append(7)
             return Unavailable("gone")
 
-        world.nodes.put_errors[2] = gone_when_narrow
+        world.nodes.put_errors[3] = gone_when_narrow
         plain = pieces(noise(700_000))
         batch = await world.store.store(plain)
-        assert sorted(batch.segments[0].nodes) == [3, 4, 5, 6, 7]
+        assert sorted(batch.segments[0].nodes) == [2, 4, 5, 6, 7]
         world.session.commit(batch)
         assert await world.read(batch) == [bytes(p) for p in plain]
 
