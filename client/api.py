@@ -107,6 +107,13 @@ class Pool:
             "CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S
         )
 
+    def roll_back(self, snapshot: str, *, keep: str = "", discard: bool = False) -> pb.VolumeRollbackReply:
+        """Makes a volume what its snapshot VOLUME@SNAPSHOT is, at once. What it held is kept as the snapshot
+        VOLUME@`keep` (empty: named by the time) unless `discard`. Busy while the volume is mounted; NotFound,
+        AlreadyExists."""
+        request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
+        return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
+
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""
         return self._call("GetVolume", pb.Volume, pb.VolumeName(name=name))

@@ -21,6 +21,7 @@ from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
+from redfs.coordinator.txn import Txn
 from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
 from redfs.core.tables import VolumeKind, VolumeRow
 from redfs.core.volume_tree import ReadTree
@@ -110,6 +111,20 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         source = request.name.partition("@")[0]
         work = self._frozen(source, request.flush_deadline_s, lambda txn: volumes.create_snapshot(txn, request.name))
         return await _answer(context, work)
+
+    async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
+        took_ms = 0.0
+
+        def command(txn: Txn) -> volumes.RolledBack:
+            nonlocal took_ms
+            started_s = time.perf_counter()
+            done = volumes.roll_back(txn, request.snapshot, request.keep, request.discard)
+            took_ms = (time.perf_counter() - started_s) * 1000
+            return done
+
+        done = await _answer(context, self._shell.run(command))
+        kept = None if done.kept is None else self._shown(done.kept)
+        return pb.VolumeRollbackReply(volume=self._shown(done.volume), kept=kept, coordinator_ms=took_ms)
 
     async def CloneVolume(self, request: pb.VolumeClone, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
         work = self._frozen(request.source, 0.0, lambda txn: volumes.clone_volume(txn, request.source, request.name))

@@ -1,7 +1,9 @@
 """Commands on the volume tree: create, clone, snapshot, rename, settings, delete. All O(1) in the volume's size.
 
-Lineages have the number of the live volume that they are the head of. A snapshot holds a pin of its volume's lineage;
-a clone is a new lineage forked from a pin. What a deletion frees is freed by reclaim jobs (`reclaim.py`).
+A lineage has the number of the volume that it was made for, or after a roll-back one of its own. A snapshot holds a pin
+of its volume's lineage; a clone is a new lineage forked from a pin.
+What a deletion frees is freed by reclaim jobs
+(`reclaim.py`).
 
 Nothing is safe to retry blindly but by its own errors: a second create finds the name taken. Waiting for the mounts'
 flush before a snapshot is the caller's (`service.py`).
@@ -9,7 +11,10 @@ flush before a snapshot is the caller's (`service.py`).
 
 from __future__ import annotations
 
+import itertools
 import stat
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 from redfs.coordinator import sessions
 from redfs.coordinator.jobs import add_job
@@ -201,9 +206,14 @@ def create_snapshot(txn: Txn, name: str) -> VolumeRow:
     volume = txn.tree.named(volume_name)
     require_changeable(volume, "snapshotted")
     txn.tree.require_free(name)
+    return _freeze(txn, volume, name)
+
+
+def _freeze(txn: Txn, volume: VolumeRow, name: str) -> VolumeRow:
+    """Pins the volume's head under a name that is free."""
     snapshots = sum(1 for child in txn.tree.children(volume.volume_id) if child.kind == VolumeKind.SNAPSHOT)
     if snapshots >= MAX_SNAPSHOTS_PER_VOLUME:
-        raise NotAllowed(f"{volume_name!r} has {snapshots} snapshots already: delete some first")
+        raise NotAllowed(f"{volume.name!r} has {snapshots} snapshots already: delete some first")
     volume_id = _next_volume_id(txn)
     epoch = txn.versions.pin_head(volume.lineage, Holder(HolderType.SNAPSHOT, volume_id))
     row = volume._replace(
@@ -217,6 +227,52 @@ def create_snapshot(txn: Txn, name: str) -> VolumeRow:
     )
     txn.tree.add(row)
     return row
+
+
+class RolledBack(NamedTuple):
+    volume: VolumeRow
+    kept: VolumeRow | None
+    """The snapshot that keeps what the volume held before."""
+
+
+def roll_back(txn: Txn, snapshot_name: str, keep: str = "", discard: bool = False) -> RolledBack:
+    """Makes a live volume what one of its snapshots is. The volume keeps its name, settings, snapshots and clones.
+
+    The head goes on as a new lineage forked from the snapshot's pin, so it costs the same for any size. What the volume
+    held is kept as the snapshot VOLUME@`keep` (named by the time where that is empty) unless `discard`. Not idempotent:
+    a repeated call keeps another snapshot. NotFound, AlreadyExists, InvalidArgument; Busy while the volume is mounted,
+    also read-only: a mount knows files that would not be there any more.
+    """
+    volume_name, _ = split_snapshot_name(snapshot_name)
+    if keep and discard:
+        raise InvalidArgument("what the volume holds now is either kept under a name or discarded: choose one")
+    volume = txn.tree.named(volume_name)
+    require_changeable(volume, "rolled back")
+    snapshot = txn.tree.named(snapshot_name)
+    for session in _require_unused(txn, volume):
+        sessions.take_away(txn, session, volume.volume_id)
+    kept = None
+    if not discard:
+        kept_name = f"{volume_name}@{keep}" if keep else _name_by_time(txn, volume_name)
+        split_snapshot_name(kept_name)
+        txn.tree.require_free(kept_name)
+        kept = _freeze(txn, volume, kept_name)
+    lineage = _next_volume_id(txn)
+    txn.versions.fork(snapshot.lineage, snapshot.epoch, lineage, txn.versions.lineage(volume.lineage).family)
+    txn.versions.drop_head(volume.lineage)
+    add_job(txn, JobKind.RECLAIM_HEAD, volume.lineage, 0, 0, f"{volume_name}, before it was rolled back")
+    volume = volume._replace(lineage=lineage)
+    txn.tree.update(volume)
+    # What the snapshot had unlinked but not freed yet is garbage in the volume again.
+    add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume_name)
+    return RolledBack(volume, kept)
+
+
+def _name_by_time(txn: Txn, volume_name: str) -> str:
+    now = datetime.fromtimestamp(txn.now_ns // 10**9, UTC)
+    name = f"{volume_name}@before-rollback-{now:%Y%m%d-%H%M%S}"
+    names = itertools.chain((name,), (f"{name}-{number}" for number in itertools.count(2)))
+    return next(free for free in names if txn.tree.find(free) is None)
 
 
 def rename_volume(txn: Txn, name: str, new_name: str) -> VolumeRow:
@@ -260,12 +316,7 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
     """
     row = txn.tree.named(name)
     require_changeable(row, "deleted")
-    mounted = [session for session, _ in scan_pairs(txn.kv, MOUNTS, row.volume_id)]
-    in_use = [session for session in mounted if txn.env.leases.valid(session)]
-    if in_use and not force:
-        who = ", ".join(mounts_of(txn.kv, row.volume_id)[:3])
-        raise Busy(f"{name!r} is mounted by {who}: unmount it first")
-    for session in mounted:
+    for session in _sessions_of(txn, row) if force else _require_unused(txn, row):
         sessions.take_away(txn, session, row.volume_id)
     row = txn.tree.mark_deleted(row)
     if row.kind == VolumeKind.LIVE:
@@ -276,6 +327,19 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
     else:
         txn.tree.freed(row.volume_id)
     return txn.tree.get(row.volume_id) or row._replace(state=VolumeState.DELETED)
+
+
+def _sessions_of(txn: Txn, row: VolumeRow) -> list[int]:
+    return [session for session, _ in scan_pairs(txn.kv, MOUNTS, row.volume_id)]
+
+
+def _require_unused(txn: Txn, row: VolumeRow) -> list[int]:
+    """The lapsed sessions that still have the volume. Raises Busy where one is alive."""
+    sessions_there = _sessions_of(txn, row)
+    if any(txn.env.leases.valid(session) for session in sessions_there):
+        who = ", ".join(mounts_of(txn.kv, row.volume_id)[:3])
+        raise Busy(f"{row.name!r} is mounted by {who}: unmount it first")
+    return sessions_there
 
 
 def mounts_of(kv: ReadKv, volume_id: int) -> list[str]:

@@ -56,6 +56,7 @@ for command in (
     volume_commands.volume,
     volume_commands.snapshot,
     volume_commands.clone,
+    volume_commands.rollback,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,

@@ -267,3 +267,30 @@ def clone(source: str, name: str) -> None:
         reply = pool.clone(source, name)
     made = reply.snapshot
     chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name} as a clone of {source}"))
+
+
+@click.command(cls=Command)
+@click.argument("name", metavar="VOLUME@SNAPSHOT")
+@click.option("--keep", metavar="SNAPSHOT", help="Name of the snapshot that keeps what the volume holds now.")
+@click.option("--discard", is_flag=True, help="Keep nothing of what the volume holds now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def rollback(name: str, keep: str | None, discard: bool, yes: bool) -> None:
+    """Make a volume what one of its snapshots is.
+
+    It is done at once, for any size. What the volume holds now is kept as another snapshot, unless --discard says
+    otherwise. The volume must not be mounted.
+    """
+    chosen = settings()
+    volume_name = _snapshot_name(name).partition("@")[0]
+    with chosen.connect() as pool:
+        pool.volume(name)  # says that there is none before it asks
+        if discard:
+            confirm(f"Discard what {volume_name} holds beyond {name}?", yes=yes)
+        reply = pool.roll_back(name, keep=keep or "", discard=discard)
+    data = {
+        "volume": output.message_data(reply.volume),
+        "kept": output.message_data(reply.kept) if reply.HasField("kept") else None,
+        "coordinator_ms": reply.coordinator_ms,
+    }
+    kept = f"; what it held is kept as {reply.kept.name}" if reply.HasField("kept") else ""
+    chosen.emit(data, lambda: click.echo(f"{reply.volume.name} is what {name} is{kept}"))

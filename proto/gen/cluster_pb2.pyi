@@ -644,6 +644,26 @@ class SnapshotCreateReply(_message.Message):
     coordinator_ms: float
     def __init__(self, snapshot: _Optional[_Union[Volume, _Mapping]] = ..., holder_flushed: _Optional[bool] = ..., coordinator_ms: _Optional[float] = ...) -> None: ...
 
+class VolumeRollback(_message.Message):
+    __slots__ = ("snapshot", "keep", "discard")
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
+    snapshot: str
+    keep: str
+    discard: bool
+    def __init__(self, snapshot: _Optional[str] = ..., keep: _Optional[str] = ..., discard: _Optional[bool] = ...) -> None: ...
+
+class VolumeRollbackReply(_message.Message):
+    __slots__ = ("volume", "kept", "coordinator_ms")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_MS_FIELD_NUMBER: _ClassVar[int]
+    volume: Volume
+    kept: Volume
+    coordinator_ms: float
+    def __init__(self, volume: _Optional[_Union[Volume, _Mapping]] = ..., kept: _Optional[_Union[Volume, _Mapping]] = ..., coordinator_ms: _Optional[float] = ...) -> None: ...
+
 class VolumeName(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class CoordinatorServiceStub:
                 request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreate.SerializeToString,
                 response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreateReply.FromString,
                 _registered_method=True)
+        self.RollBackVolume = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/RollBackVolume',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollback.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollbackReply.FromString,
+                _registered_method=True)
         self.GetVolume = channel.unary_unary(
                 '/redfs.v1.CoordinatorService/GetVolume',
                 request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeName.SerializeToString,
@@ -118,6 +123,12 @@ class CoordinatorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSnapshot(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackVolume(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +205,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.CreateSnapshot,
                     request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreate.FromString,
                     response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreateReply.SerializeToString,
+            ),
+            'RollBackVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackVolume,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollback.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollbackReply.SerializeToString,
             ),
             'GetVolume': grpc.unary_unary_rpc_method_handler(
                     servicer.GetVolume,
@@ -344,6 +360,33 @@ class CoordinatorService:
             '/redfs.v1.CoordinatorService/CreateSnapshot',
             redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreate.SerializeToString,
             redfs_dot_proto_dot_gen_dot_cluster__pb2.SnapshotCreateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/RollBackVolume',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollback.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.VolumeRollbackReply.FromString,
             options,
             channel_credentials,
             insecure,

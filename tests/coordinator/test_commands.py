@@ -83,6 +83,50 @@ def test_names_and_the_zero_volume() -> None:
         Client(pool, "zero")
 
 
+def test_rolling_back_keeps_the_present_unless_told_otherwise() -> None:
+    pool = Pool()
+    pool.create("v")
+    client = Client(pool, "v")
+    client.write({(10, 0): "old"})
+    pool.snapshot("v@s")
+    client.write({(10, 0): "new"})
+    with pytest.raises(Busy, match="mounted by test: unmount it first"):
+        pool.roll_back("v@s")
+    client.close()
+    with pytest.raises(NotFound):
+        pool.roll_back("v@other")
+    with pytest.raises(InvalidArgument):
+        pool.roll_back("v")
+    with pytest.raises(AlreadyExists):
+        pool.roll_back("v@s", keep="s")
+    with pytest.raises(InvalidArgument, match="choose one"):
+        pool.roll_back("v@s", keep="k", discard=True)
+    assert pool.read_slot(pool.volume("v"), 10, 0) == [fingerprint("new").hex()], "refused ones change nothing"
+
+    kept = [pool.roll_back("v@s").kept, pool.roll_back("v@s").kept]
+    assert [row.name for row in kept if row] == [
+        "v@before-rollback-20231114-223000", "v@before-rollback-20231114-223000-2",
+    ]  # fmt: skip
+    assert pool.read_slot(pool.volume("v"), 10, 0) == [fingerprint("old").hex()]
+    assert pool.roll_back("v@before-rollback-20231114-223000", discard=True).kept is None
+    assert pool.read_slot(pool.volume("v"), 10, 0) == [fingerprint("new").hex()]
+    Client(pool, "v").write({(10, 0): "newest"})
+    assert pool.read_slot(pool.volume("v@s"), 10, 0) == [fingerprint("old").hex()]
+    pool.run_jobs()
+    assert pool.problems() == []
+
+
+def test_a_mount_that_was_away_commits_nothing_after_a_roll_back() -> None:
+    pool = Pool()
+    pool.create("v")
+    pool.snapshot("v@s")
+    client = Client(pool, "v")
+    pool.pass_time(pool.config.lease_s + 1)
+    pool.roll_back("v@s", discard=True)
+    with pytest.raises(LeaseLapsed):
+        client.write({(10, 0): "late"})
+
+
 def test_settings_of_volumes() -> None:
     pool = Pool()
     pool.create("v")

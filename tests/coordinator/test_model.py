@@ -102,6 +102,22 @@ class Machine(RuleBasedStateMachine):
         self.live[name] = dict(nodes[source])
         self.generation[name] = self.generation[source]
 
+    @precondition(lambda self: self.snapshots)
+    @rule(at=index, keep=st.booleans())
+    def roll_back(self, at: int, keep: bool) -> None:
+        snapshot = self._pick(at, self.snapshots)
+        volume = snapshot.partition("@")[0]
+        if volume not in self.live:
+            return
+        if (client := self.clients.pop(volume, None)) is not None:
+            client.close()
+        kept = self.pool.roll_back(snapshot, discard=not keep).kept
+        if kept is not None:
+            self.snapshots[kept.name] = self.live[volume]
+            self.generation[kept.name] = self.generation[volume]
+        self.live[volume] = dict(self.snapshots[snapshot])
+        self.generation[volume] = self.generation[snapshot]
+
     @rule(at=index)
     def delete(self, at: int) -> None:
         nodes = {**self.live, **self.snapshots}

@@ -68,6 +68,35 @@ def test_a_live_volume_is_cloned_while_it_is_written(pool: RunningPool) -> None:
     pool.umount(clone)
 
 
+def test_a_volume_is_rolled_back_and_forth(pool: RunningPool) -> None:
+    pool.redfs("volume", "create", "rolled", "--protect", "mirror:2")
+    place = pool.mount("rolled")
+    (place / "folder").mkdir()
+    (place / "folder" / "a").write_bytes(b"before" * 1000)
+    pool.redfs("snapshot", "create", "rolled@one")
+    (place / "folder" / "a").unlink()
+    (place / "b").write_bytes(b"after")
+    code, said = pool.refused("rollback", "rolled@one")
+    assert code == 5
+    assert "unmount it first" in said
+    pool.umount(place)
+
+    assert pool.data("rollback", "rolled@one", "--keep", "two")["kept"]["name"] == "rolled@two"
+    place = pool.mount("rolled")
+    assert content_of(place) == {"folder/a": b"before" * 1000}
+    (place / "c").write_bytes(b"goes on from the snapshot")
+    pool.umount(place)
+    pool.redfs("rollback", "rolled@two", "--discard", "--yes")
+    place = pool.mount("rolled")
+    assert content_of(place) == {"b": b"after"}
+    pool.umount(place)
+    for name in ("rolled@one", "rolled@two"):
+        pool.redfs("snapshot", "rm", name, "--yes")
+    pool.redfs("volume", "rm", "rolled", "--yes")
+    pool.wait_for_idle()
+    pool.assert_clean()
+
+
 class Model:
     """The volume tree as copies: the obvious, slow way."""
 

@@ -84,6 +84,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         made = self._add("snapshot", request.name, source, context, protection=source.protection)
         return pb.SnapshotCreateReply(snapshot=made, holder_flushed=True, coordinator_ms=0.5)
 
+    def RollBackVolume(self, request: pb.VolumeRollback, context: grpc.ServicerContext) -> pb.VolumeRollbackReply:
+        self.calls.append(request)
+        volume = self._find(request.snapshot.partition("@")[0], context)
+        if request.discard:
+            return pb.VolumeRollbackReply(volume=volume)
+        kept = self._add("snapshot", f"{volume.name}@{request.keep or 'before'}", volume, context)
+        return pb.VolumeRollbackReply(volume=volume, kept=kept)
+
     def GetVolume(self, request: pb.VolumeName, context: grpc.ServicerContext) -> pb.Volume:
         return self._find(request.name, context)
 

@@ -44,6 +44,22 @@ def test_nothing_is_deleted_without_a_yes(redfs: CommandLine, coordinator: FakeC
     assert {"photos", "photos@one"} <= set(coordinator.volumes)
 
 
+def test_rolling_back_says_what_is_kept_and_asks_before_it_discards(
+    redfs: CommandLine, coordinator: FakeCoordinator
+) -> None:
+    redfs("volume", "create", "photos")
+    redfs("snapshot", "create", "photos@one")
+    done = redfs("rollback", "photos@one", "--keep", "two")
+    assert done.out == "photos is what photos@one is; what it held is kept as photos@two\n"
+    refused = redfs("rollback", "photos@one", "--discard")
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert coordinator.calls[-1] == pb.VolumeRollback(snapshot="photos@one", keep="two")
+    assert redfs("rollback", "photos@one", "--discard", "--yes", "--json").json()["kept"] is None
+    assert "VOLUME@SNAPSHOT" in redfs("rollback", "photos").err
+    assert redfs("rollback", "photos@none").code == 3
+
+
 def test_verbs_refuse_what_the_other_noun_is_for(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
     redfs("volume", "create", "photos")
     redfs("snapshot", "create", "photos@one")
