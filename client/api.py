@@ -93,11 +93,33 @@ class Pool:
         )
         return self._call("CreateVolume", pb.Volume, request)
 
-    def clone(self, source: str, name: str) -> pb.SnapshotCreateReply:
-        """A writable copy of any node of the tree, at once and without copying. NotFound, AlreadyExists."""
-        return self._call(
-            "CloneVolume", pb.SnapshotCreateReply, pb.VolumeClone(source=source, name=name), extra_s=FLUSH_DEADLINE_S
+    def clone(
+        self,
+        source: str,
+        name: str,
+        *,
+        backed: bool = False,
+        snapshot: str = "",
+        protection: str | None = None,
+        description: str | None = None,
+        color: str | None = None,
+        compression: str | None = None,
+        minimum_nodes: int | None = None,
+    ) -> pb.SnapshotCreateReply:
+        """A writable copy of any node of the tree, at once and without copying, with its settings but for those given.
+
+        `backed`: first a snapshot of the live source, named `snapshot` (empty: like the clone), then a clone of that.
+        NotFound, AlreadyExists; NotAllowed for a backed clone of what never changes.
+        """
+        settings = pb.VolumeSet(
+            protection=protection,
+            description=description,
+            color=color,
+            compression=compression,
+            minimum_nodes=minimum_nodes,
         )
+        request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
+        return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
 
     def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
         """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc.aio
 
@@ -90,9 +90,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return await self._volume(context, lambda txn: volumes.rename_volume(txn, request.name, request.new_name))
 
     async def SetVolume(self, request: pb.VolumeSet, context: Any) -> pb.Volume:  # noqa: N802
-        names = ("protection", "description", "color", "compression", "minimum_nodes")
-        wanted = {name: getattr(request, name) for name in names if request.HasField(name)}
-        return await self._volume(context, lambda txn: volumes.set_volume(txn, request.name, **wanted))
+        changes = _settings(request)
+        return await self._volume(context, lambda txn: volumes.set_volume(txn, request.name, **changes))
 
     async def DeleteVolume(self, request: pb.VolumeDelete, context: Any) -> pb.Volume:  # noqa: N802
         return await self._volume(context, lambda txn: volumes.delete_volume(txn, request.name, request.force))
@@ -127,8 +126,16 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return pb.VolumeRollbackReply(volume=self._shown(done.volume), kept=kept, coordinator_ms=took_ms)
 
     async def CloneVolume(self, request: pb.VolumeClone, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
-        work = self._frozen(request.source, 0.0, lambda txn: volumes.clone_volume(txn, request.source, request.name))
-        return await _answer(context, work)
+        changes = _settings(request.settings)
+
+        def command(txn: Txn) -> VolumeRow:
+            if request.backed:
+                return volumes.clone_backed(txn, request.source, request.name, request.snapshot, **changes)
+            if request.snapshot:
+                raise InvalidArgument("only a backed clone makes a snapshot: ask for one, or leave its name out")
+            return volumes.clone_volume(txn, request.source, request.name, **changes)
+
+        return await _answer(context, self._frozen(request.source, 0.0, command))
 
     async def _frozen(self, source: str, deadline_s: float, command: Command[VolumeRow]) -> pb.SnapshotCreateReply:
         """Flushes the mount of a live source, then runs a command that freezes it."""
@@ -200,6 +207,11 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             # The generator must be at rest before its transaction goes: a cancelled call leaves it in a reader thread.
             await asyncio.shield(self._shell.read(items.close))
             reading.__exit__(None, None, None)
+
+
+def _settings(request: pb.VolumeSet) -> volumes.Settings:
+    changes: Any = {name: getattr(request, name) for name in volumes.Settings.__annotations__ if request.HasField(name)}
+    return cast("volumes.Settings", changes)
 
 
 class NodeServicer(cluster_pb2_grpc.NodeServiceServicer):

@@ -1,8 +1,7 @@
 """Commands on the volume tree: create, clone, snapshot, rename, settings, delete. All O(1) in the volume's size.
 
 A lineage has the number of the volume that it was made for, or after a roll-back one of its own. A snapshot holds a pin
-of its volume's lineage; a clone is a new lineage forked from a pin.
-What a deletion frees is freed by reclaim jobs
+of its volume's lineage; a clone is a new lineage forked from a pin. What a deletion frees is freed by reclaim jobs
 (`reclaim.py`).
 
 Nothing is safe to retry blindly but by its own errors: a second create finds the name taken. Waiting for the mounts'
@@ -14,7 +13,7 @@ from __future__ import annotations
 import itertools
 import stat
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 from redfs.coordinator import sessions
 from redfs.coordinator.jobs import add_job
@@ -152,21 +151,39 @@ def _minimum_nodes(policy: Policy, nodes: int) -> int:
     return 0 if nodes >= policy.least_nodes else nodes
 
 
-def clone_volume(txn: Txn, source_name: str, name: str) -> VolumeRow:
-    """A writable child of any node of the tree; the node is not touched. A live one is pinned and forked."""
+def clone_volume(txn: Txn, source_name: str, name: str, **changes: Unpack[Settings]) -> VolumeRow:
+    """A writable child of any node of the tree; the node is not touched. A live one is pinned and forked.
+
+    It has the node's settings but for the `changes`. Raises NotFound, AlreadyExists and what `set_volume` does.
+    """
     check_volume_name(name)
     source = txn.tree.named(source_name)
     if source.kind == VolumeKind.ZERO:
-        return create_volume(txn, name)
+        create_volume(txn, name)
+        return set_volume(txn, name, **changes)
     epoch = source.epoch
     if source.kind == VolumeKind.LIVE:
         child = _peek_volume_id(txn)
         epoch = txn.versions.pin_head(source.lineage, Holder(HolderType.FORK, child))
-    row = _fork(txn, source, epoch, name)
+    row = _changed(txn, _fork(txn, source, epoch, name), changes)
     txn.tree.add(row)
     # What the source had unlinked but not freed yet is garbage in the clone too.
     add_job(txn, JobKind.REAP, row.volume_id, 0, row.volume_id, name)
     return row
+
+
+def clone_backed(txn: Txn, source_name: str, name: str, snapshot: str = "", **changes: Unpack[Settings]) -> VolumeRow:
+    """Freezes a live volume as the snapshot SOURCE@`snapshot` (as the clone is named where empty) and clones that.
+
+    Branch and continuation then share a point that has a name. Both are made or none. Raises NotAllowed for a source
+    that never changes, else what `create_snapshot` and `clone_volume` do.
+    """
+    check_volume_name(name)
+    source = txn.tree.named(source_name)
+    if source.kind != VolumeKind.LIVE:
+        raise NotAllowed(f"{source_name!r} never changes and needs no snapshot behind its clone: clone it plainly")
+    backing = create_snapshot(txn, f"{source_name}@{snapshot or name}")
+    return clone_volume(txn, backing.name, name, **changes)
 
 
 def _peek_volume_id(txn: Txn) -> int:
@@ -196,7 +213,6 @@ def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
         epoch=0,
         created_ns=txn.now_ns,
         name=name,
-        description="",
     )
 
 
@@ -223,7 +239,6 @@ def _freeze(txn: Txn, volume: VolumeRow, name: str) -> VolumeRow:
         epoch=epoch,
         created_ns=txn.now_ns,
         name=name,
-        description="",
     )
     txn.tree.add(row)
     return row
@@ -279,34 +294,39 @@ def rename_volume(txn: Txn, name: str, new_name: str) -> VolumeRow:
     return txn.tree.rename(txn.tree.named(name), new_name)
 
 
-def set_volume(
-    txn: Txn,
-    name: str,
-    protection: str | None = None,
-    description: str | None = None,
-    color: str | None = None,
-    compression: str | None = None,
-    minimum_nodes: int | None = None,
-) -> VolumeRow:
-    """Changes what is not None. Protection and compression hold for what is written from now on."""
+class Settings(TypedDict, total=False):
+    """Settings of a volume that are to change."""
+
+    protection: str
+    description: str
+    color: str
+    compression: str
+    minimum_nodes: int
+
+
+def set_volume(txn: Txn, name: str, **changes: Unpack[Settings]) -> VolumeRow:
+    """Changes what is given. Protection and compression hold for what is written from now on.
+
+    Safe to retry. Raises NotFound, InvalidArgument, TooFewNodes; NotAllowed for a snapshot's protection and the like.
+    """
     row = txn.tree.named(name)
     require_changeable(row, "changed")
-    check_texts(description, color)
-    if row.kind == VolumeKind.SNAPSHOT and (protection, compression, minimum_nodes) != (None,) * 3:
+    if row.kind == VolumeKind.SNAPSHOT and changes.keys() - {"description", "color"}:
         raise NotAllowed(f"{name!r} is a snapshot: only its description and color can change")
-    if protection is not None:
-        row = row._replace(policy=choose_policy(txn, protection))
-    if minimum_nodes is not None or protection is not None:
-        wanted = row.minimum_nodes if minimum_nodes is None else minimum_nodes
-        row = row._replace(minimum_nodes=_minimum_nodes(row.policy, wanted))
-    if compression is not None:
-        row = row._replace(compression=_compression(compression))
-    if description is not None:
-        row = row._replace(description=description)
-    if color is not None:
-        row = row._replace(color=color)
+    row = _changed(txn, row, changes)
     txn.tree.update(row)
     return row
+
+
+def _changed(txn: Txn, row: VolumeRow, changes: Settings) -> VolumeRow:
+    check_texts(changes.get("description"), changes.get("color"))
+    if "protection" in changes:
+        row = row._replace(policy=choose_policy(txn, changes["protection"]))
+    if "minimum_nodes" in changes or "protection" in changes:
+        row = row._replace(minimum_nodes=_minimum_nodes(row.policy, changes.get("minimum_nodes", row.minimum_nodes)))
+    if "compression" in changes:
+        row = row._replace(compression=_compression(changes["compression"]))
+    return row._replace(description=changes.get("description", row.description), color=changes.get("color", row.color))
 
 
 def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:

@@ -257,16 +257,50 @@ def delete_snapshot(name: str, yes: bool) -> None:
 @click.command(cls=Command)
 @click.argument("source")
 @click.argument("name")
-def clone(source: str, name: str) -> None:
+@click.option("--backed", is_flag=True, help="First make a snapshot of the live source, then clone that.")
+@click.option(
+    "--snapshot", "snapshot_name", metavar="NAME", help="The snapshot's name; NAME of the clone if not given."
+)
+@protect_option
+@description_option
+@color_option
+@compression_option
+@minimum_option
+def clone(
+    source: str,
+    name: str,
+    backed: bool,
+    snapshot_name: str | None,
+    protection: str | None,
+    description: str | None,
+    color: str | None,
+    compression: str | None,
+    minimum_nodes: int | None,
+) -> None:
     """Make a writable copy of a volume or snapshot.
 
-    It is there at once, without copying data, and shares what it has in common with its source.
+    It is there at once, without copying data, and shares what it has in common with its source. It has the source's
+    settings, but for those given here.
     """
     chosen = settings()
+    _check_color(color)
+    if snapshot_name and not backed:
+        raise InvalidArgument("--snapshot names the snapshot of a backed clone: add --backed")
     with chosen.connect() as pool:
-        reply = pool.clone(source, name)
+        reply = pool.clone(
+            source,
+            name,
+            backed=backed,
+            snapshot=snapshot_name or "",
+            protection=protection,
+            description=description,
+            color=color,
+            compression=compression,
+            minimum_nodes=minimum_nodes,
+        )
     made = reply.snapshot
-    chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name} as a clone of {source}"))
+    origin = f"{source}@{snapshot_name or name}" if backed else source
+    chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name} as a clone of {origin}"))
 
 
 @click.command(cls=Command)

@@ -619,12 +619,18 @@ class VolumeCreate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ...) -> None: ...
 
 class VolumeClone(_message.Message):
-    __slots__ = ("source", "name")
+    __slots__ = ("source", "name", "backed", "snapshot", "settings")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    BACKED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
     source: str
     name: str
-    def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    backed: bool
+    snapshot: str
+    settings: VolumeSet
+    def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ..., backed: _Optional[bool] = ..., snapshot: _Optional[str] = ..., settings: _Optional[_Union[VolumeSet, _Mapping]] = ...) -> None: ...
 
 class SnapshotCreate(_message.Message):
     __slots__ = ("name", "flush_deadline_s")

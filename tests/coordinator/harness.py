@@ -164,6 +164,9 @@ class Pool:
     def clone(self, source: str, name: str) -> VolumeRow:
         return self.coordinator.execute(lambda txn: volumes.clone_volume(txn, source, name))
 
+    def clone_backed(self, source: str, name: str, snapshot: str = "") -> VolumeRow:
+        return self.coordinator.execute(lambda txn: volumes.clone_backed(txn, source, name, snapshot))
+
     def roll_back(self, name: str, keep: str = "", discard: bool = False) -> volumes.RolledBack:
         return self.coordinator.execute(lambda txn: volumes.roll_back(txn, name, keep, discard))
 

@@ -83,6 +83,45 @@ def test_names_and_the_zero_volume() -> None:
         Client(pool, "zero")
 
 
+def test_a_backed_clone_and_its_source_share_a_named_point() -> None:
+    pool = Pool()
+    pool.create("v")
+    client = Client(pool, "v")
+    client.write({(10, 0): "old"})
+    made = pool.clone_backed("v", "c")
+    client.write({(10, 0): "new"})
+    assert made.parent_id == pool.volume("v@c").volume_id
+    assert pool.clone_backed("v", "d", "point").parent_id == pool.volume("v@point").volume_id
+    for name, word in (("v@c", "old"), ("c", "old"), ("v", "new"), ("d", "new")):
+        assert pool.read_slot(pool.volume(name), 10, 0) == [fingerprint(word).hex()]
+    for source in ("v@c", "zero"):
+        with pytest.raises(NotAllowed, match="never changes"):
+            pool.clone_backed(source, "e")
+    with pytest.raises(AlreadyExists):
+        pool.clone_backed("v", "c", "other")
+    with pytest.raises(NotFound):
+        pool.volume("v@other")
+    with pytest.raises(AlreadyExists):
+        pool.clone_backed("v", "e", "point")
+    assert pool.problems() == []
+
+
+def test_clones_have_the_settings_of_their_source_but_for_those_given() -> None:
+    pool = Pool()
+    pool.create("v", "mirror:3")
+    run = pool.coordinator.execute
+    run(lambda txn: volumes.set_volume(txn, "v", description="mine", color="red", compression="none"))
+    pool.snapshot("v@s")
+    clone = run(lambda txn: volumes.clone_volume(txn, "v@s", "c", color="blue"))
+    assert (str(clone.policy), clone.description, clone.color, clone.compression) == ("mirror:3", "mine", "blue", 0)
+    assert pool.volume("c") == clone
+    assert str(run(lambda txn: volumes.clone_volume(txn, "zero", "z", protection="single")).policy) == "single"
+    with pytest.raises(InvalidArgument):
+        run(lambda txn: volumes.clone_volume(txn, "v", "bad", compression="lz4"))
+    with pytest.raises(NotFound):
+        pool.volume("bad")
+
+
 def test_rolling_back_keeps_the_present_unless_told_otherwise() -> None:
     pool = Pool()
     pool.create("v")

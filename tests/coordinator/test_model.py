@@ -102,6 +102,16 @@ class Machine(RuleBasedStateMachine):
         self.live[name] = dict(nodes[source])
         self.generation[name] = self.generation[source]
 
+    @precondition(lambda self: self.live and len(self.live) + len(self.snapshots) + 1 < MAX_NODES_OF_TREE)
+    @rule(at=index)
+    def clone_backed(self, at: int) -> None:
+        source = self._pick(at, self.live)
+        name = self._name("b")
+        self.pool.clone_backed(source, name)
+        for made, of in ((self.live, name), (self.snapshots, f"{source}@{name}")):
+            made[of] = dict(self.live[source])
+            self.generation[of] = self.generation[source]
+
     @precondition(lambda self: self.snapshots)
     @rule(at=index, keep=st.booleans())
     def roll_back(self, at: int, keep: bool) -> None:

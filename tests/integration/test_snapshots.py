@@ -60,7 +60,14 @@ def test_a_live_volume_is_cloned_while_it_is_written(pool: RunningPool) -> None:
     place = pool.mount("source")
     (place / "a").write_bytes(b"a" * 300_000)
     pool.redfs("clone", "source", "copy")
+    pool.redfs("clone", "source", "backed", "--backed", "--snapshot", "point", "--protect", "mirror:3")
     (place / "a").write_bytes(b"changed")
+    backed = pool.data("volume", "info", "backed")
+    assert backed["protection"] == "mirror:3"
+    assert backed["parent_id"] == pool.data("volume", "info", "source@point")["volume_id"]
+    where = pool.mount("backed")
+    assert content_of(where) == {"a": b"a" * 300_000}
+    pool.umount(where)
     clone = pool.mount("copy")
     assert content_of(clone) == {"a": b"a" * 300_000}
     assert content_of(place) == {"a": b"changed"}

@@ -75,6 +75,7 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         )
 
     def CloneVolume(self, request: pb.VolumeClone, context: grpc.ServicerContext) -> pb.SnapshotCreateReply:
+        self.calls.append(request)
         source = self._find(request.source, context)
         made = self._add("live", request.name, source, context, protection=source.protection or "ec:4+2")
         return pb.SnapshotCreateReply(snapshot=made, holder_flushed=True)

@@ -44,6 +44,18 @@ def test_nothing_is_deleted_without_a_yes(redfs: CommandLine, coordinator: FakeC
     assert {"photos", "photos@one"} <= set(coordinator.volumes)
 
 
+def test_a_clone_is_told_what_differs_from_its_source(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
+    redfs("volume", "create", "photos")
+    made = redfs("clone", "photos", "try-it", "--backed", "--color", "red")
+    assert made.out == "Created try-it as a clone of photos@try-it\n"
+    wanted = pb.VolumeClone(source="photos", name="try-it", backed=True, settings=pb.VolumeSet(color="red"))
+    assert coordinator.calls[-1] == wanted
+    assert redfs("clone", "photos", "other").out == "Created other as a clone of photos\n"
+    assert "--backed" in redfs("clone", "photos", "third", "--snapshot", "s").err
+    assert redfs("clone", "photos", "third", "--color", "no-such").code == 2
+    assert "third" not in coordinator.volumes
+
+
 def test_rolling_back_says_what_is_kept_and_asks_before_it_discards(
     redfs: CommandLine, coordinator: FakeCoordinator
 ) -> None:
