@@ -216,6 +216,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             vfs = Vfs(session, attached, store, reader, FsConfig(give_up_s=options.give_up_s))
             session.on_flush = vfs.on_flush
             session.on_lapsed = vfs.on_lapsed
+            session.on_gone = vfs.on_gone
             await vfs.start()
             lost = await _serve_fuse(options, mountpoint, log_file, vfs, session, tell)
         finally:

@@ -125,6 +125,8 @@ class CoordinatorSession:
         """Number of the last commit that the coordinator had applied when the stream was opened."""
         self.on_flush: Callable[[int], Awaitable[None]] = _no_flush
         self.on_lapsed: Callable[[], None] = lambda: None
+        self.on_gone: Callable[[int], None] = lambda _: None
+        """Called with a volume's id when the coordinator says that it was deleted."""
         self._client_name = client_name
         self._config = config
         self._connect = connect
@@ -400,6 +402,9 @@ class CoordinatorSession:
                 self._settle(pending, result=getattr(reply, body))
 
     def _order(self, reply: pb.SessionReply) -> None:
+        if reply.HasField("gone"):
+            self.on_gone(reply.gone.volume_id)
+            return
         if not reply.HasField("flush"):
             log.info("an order of the coordinator that this client does not know was left out")
             return

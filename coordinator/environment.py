@@ -52,7 +52,7 @@ class SystemRandomness:
         return secrets.token_bytes(count)
 
 
-def _nothing(_: int) -> None:
+def _nothing(*_: int) -> None:
     return None
 
 
@@ -62,6 +62,8 @@ class Hooks:
 
     session_ended: Callable[[int], None] = field(default=_nothing)
     """With a session id: its stream must be closed."""
+    volume_gone: Callable[[int, int], None] = field(default=_nothing)
+    """With the ids of a session and of the volume that it had mounted, which was deleted: it must be told."""
     shards_doomed: Callable[[int], None] = field(default=_nothing)
     """With a node id: it has shards to delete."""
 

@@ -186,6 +186,10 @@ class SessionStream:
         self._outgoing.append((pb.SessionReply(flush=pb.Flush(flush_id=flush_id, volume_id=volume_id)), 0))
         self._wake_writer.set()
 
+    def order_gone(self, volume_id: int) -> None:
+        self._outgoing.append((pb.SessionReply(gone=pb.Gone(volume_id=volume_id)), 0))
+        self._wake_writer.set()
+
     def finish(self) -> None:
         self._ended.set()
 

@@ -32,6 +32,8 @@ class OpenStream(Protocol):
 
     def order_flush(self, flush_id: int, volume_id: int) -> None: ...
 
+    def order_gone(self, volume_id: int) -> None: ...
+
     def finish(self) -> None:
         """Ends the stream after what is already answered."""
         ...
@@ -48,6 +50,7 @@ class Shell:
         self.sessions: dict[int, OpenStream] = {}
         self.node_wakers: dict[int, Callable[[], None]] = {}
         coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
+        coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
         self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
         self._next_flush = 1
@@ -94,6 +97,12 @@ class Shell:
         stream = self.sessions.get(session_id)
         if stream is not None:
             stream.finish()
+
+    def _tell_gone(self, session_id: int, volume_id: int) -> None:
+        # One that is away learns it from its next commit, which is refused.
+        stream = self.sessions.get(session_id)
+        if stream is not None:
+            stream.order_gone(volume_id)
 
     def _wake_node(self, node_id: int) -> None:
         wake = self.node_wakers.get(node_id)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import stat
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, TypedDict, Unpack
 
 from redfs.coordinator import sessions
@@ -332,12 +333,14 @@ def _changed(txn: Txn, row: VolumeRow, changes: Settings) -> VolumeRow:
 def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
     """Deletes a live volume or a snapshot; its space is freed in the background.
 
-    One that is mounted: Busy, unless `force`; then those sessions lose it, and their later commits get LeaseLapsed.
+    One that is mounted: Busy, unless `force`; then those sessions lose it and are told, and their later commits get
+    LeaseLapsed.
     """
     row = txn.tree.named(name)
     require_changeable(row, "deleted")
     for session in _sessions_of(txn, row) if force else _require_unused(txn, row):
         sessions.take_away(txn, session, row.volume_id)
+        txn.after_commit.append(partial(txn.env.hooks.volume_gone, session, row.volume_id))
     row = txn.tree.mark_deleted(row)
     if row.kind == VolumeKind.LIVE:
         txn.versions.drop_head(row.lineage)

@@ -190,12 +190,28 @@ def delete_volume(name: str, yes: bool) -> None:
 def _delete(name: str, *, yes: bool, question: str) -> None:
     chosen = settings()
     with chosen.connect() as pool:
-        pool.volume(name)  # says that there is none before it asks
-        confirm(question, yes=yes)
-        deleted = pool.delete_volume(name)
+        found = pool.volume(name)
+        confirm(" ".join((*_consequences(found, pool.volumes()), question)), yes=yes)
+        deleted = pool.delete_volume(name, force=bool(found.mounts))
     chosen.emit(
         output.message_data(deleted), lambda: click.echo(f"Deleted {name}; its space comes back in the background")
     )
+
+
+def _consequences(doomed: pb.Volume, tree: list[pb.Volume]) -> list[str]:
+    """What else its deletion means, a sentence each."""
+    said = []
+    if doomed.mounts:
+        said.append(
+            f"{doomed.name} is mounted by {', '.join(doomed.mounts)}: programs there get errors from now on, and what "
+            "they wrote goes with it."
+        )
+    below = sum(1 for node in tree if node.parent_id == doomed.volume_id)
+    if below:
+        said.append(
+            f"{below} that descend from {doomed.name} stay, and the tree shows it as deleted until they are gone."
+        )
+    return said
 
 
 # ---------------------------------------------------------------- snapshots and clones

@@ -478,6 +478,11 @@ class Vfs:
         self.committer.fail(error)
         self.flusher.fail(error)
 
+    def on_gone(self, volume_id: int) -> None:
+        """The coordinator says that a volume was deleted."""
+        if volume_id == self.volume_id:
+            self.fail(LeaseLapsed(f"'{self.volume_name}' was deleted while it was mounted: unmount it"))
+
     def on_lapsed(self) -> None:
         """The coordinator ended the session."""
         self.fail(

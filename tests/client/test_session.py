@@ -429,6 +429,23 @@ async def test_a_flush_order_is_answered_when_it_is_done() -> None:
         await session.close()
 
 
+async def test_a_deleted_volume_is_told_to_the_owner() -> None:
+    async def orders(stream: Stream) -> None:
+        await stream.accept()
+        await stream.next()
+        await stream.send(pb.SessionReply(gone=pb.Gone(volume_id=42)))
+        await stream.until_closed()
+
+    async with serving(orders) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        gone: asyncio.Queue[int] = asyncio.Queue()
+        session.on_gone = gone.put_nowait
+        asking = asyncio.create_task(session.call(list_nodes=pb.ListNodes()))
+        assert await gone.get() == 42
+        asking.cancel()
+        await session.close()
+
+
 async def test_nobody_at_the_address() -> None:
     with pytest.raises(Unavailable, match="no coordinator answers"):
         await CoordinatorSession.open("127.0.0.1:1", "c", config=SessionConfig(open_timeout_s=0.05))

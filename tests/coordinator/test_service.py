@@ -386,6 +386,7 @@ async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
         stream = await w.session()
         volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
         await w.stub.DeleteVolume(pb.VolumeDelete(name="v", force=True))
+        assert (await asyncio.wait_for(stream.orders.get(), WAIT_S)).gone.volume_id == volume
         with pytest.raises(LeaseLapsed):
             await stream.call(commit=pb.Commit(volume_id=volume, number=1))
         await stream.close()

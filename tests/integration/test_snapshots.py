@@ -75,6 +75,31 @@ def test_a_live_volume_is_cloned_while_it_is_written(pool: RunningPool) -> None:
     pool.umount(clone)
 
 
+def test_a_mount_whose_volume_was_deleted_gives_errors_and_is_unmounted(pool: RunningPool) -> None:
+    pool.redfs("volume", "create", "doomed", "--protect", "mirror:2")
+    place = pool.mount("doomed")
+    (place / "a").write_bytes(b"a")
+    pool.redfs("snapshot", "create", "doomed@s")
+    frozen = pool.mount("doomed@s")
+    code, said = pool.refused("volume", "rm", "doomed")
+    assert code == 2
+    assert "is mounted by" in said
+    (place / "b").write_bytes(b"not saved yet")
+    pool.redfs("volume", "rm", "doomed", "--yes")
+    pool.redfs("snapshot", "rm", "doomed@s", "--yes")
+    for where in (place, frozen):
+        with pytest.raises(OSError, match="Input/output error"):
+            (where / "new").stat()
+    with pytest.raises(OSError, match="Input/output error"):
+        (place / "c").write_bytes(b"c")
+    code, said = pool.refused("umount", str(place))
+    assert "'doomed'" in said, "what was written and not saved is gone: that is no quiet success"
+    assert not os.path.ismount(place)
+    pool.umount(frozen)
+    pool.wait_for_idle()
+    pool.assert_clean()
+
+
 def test_a_volume_is_rolled_back_and_forth(pool: RunningPool) -> None:
     pool.redfs("volume", "create", "rolled", "--protect", "mirror:2")
     place = pool.mount("rolled")

@@ -111,6 +111,7 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         return self._find(request.name, context)
 
     def DeleteVolume(self, request: pb.VolumeDelete, context: grpc.ServicerContext) -> pb.Volume:
+        self.calls.append(request)
         found = self._find(request.name, context)
         del self.volumes[request.name]
         found.state = "deleting"

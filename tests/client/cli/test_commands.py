@@ -72,6 +72,21 @@ def test_rolling_back_says_what_is_kept_and_asks_before_it_discards(
     assert redfs("rollback", "photos@none").code == 3
 
 
+def test_deleting_says_who_has_it_mounted_and_what_descends_from_it(
+    redfs: CommandLine, coordinator: FakeCoordinator
+) -> None:
+    redfs("volume", "create", "photos")
+    redfs("snapshot", "create", "photos@one")
+    coordinator.volumes["photos"].mounts.append("host:1:/mnt")
+    refused = redfs("volume", "rm", "photos")
+    assert "mounted by host:1:/mnt" in refused.err
+    assert "1 that descend from photos stay" in refused.err
+    assert redfs("volume", "rm", "photos", "--yes").code == 0
+    assert coordinator.calls[-1] == pb.VolumeDelete(name="photos", force=True)
+    redfs("snapshot", "rm", "photos@one", "--yes")
+    assert coordinator.calls[-1] == pb.VolumeDelete(name="photos@one")
+
+
 def test_verbs_refuse_what_the_other_noun_is_for(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
     redfs("volume", "create", "photos")
     redfs("snapshot", "create", "photos@one")

@@ -581,6 +581,22 @@ async def test_a_lapsed_session_fails_everything_and_names_what_is_lost(caplog: 
     assert mount.coordinator.tree() == {}
 
 
+async def test_a_deleted_volume_gives_errors_and_says_what_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    mount = Mount()
+    vfs = await mount.start()
+    handle, _ = await vfs.create(mount.ctx, 1, b"letter", 0o644)
+    await vfs.write(handle, 0, b"dear")
+    vfs.on_gone(vfs.volume_id + 1)
+    await vfs.lookup(1, b"letter")
+    with caplog.at_level(logging.ERROR):
+        vfs.on_gone(vfs.volume_id)
+    assert "was deleted" in caplog.text
+    assert "/letter" in caplog.text
+    for doing in (vfs.lookup(1, b"letter"), vfs.fsync(handle), vfs.close()):
+        with pytest.raises(LeaseLapsed, match="was deleted"):
+            await doing
+
+
 async def test_a_flush_order_makes_everything_durable() -> None:
     mount = Mount()
     vfs = await mount.start()
