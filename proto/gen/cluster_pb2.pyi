@@ -91,7 +91,7 @@ class Block(_message.Message):
     def __init__(self, block_id: _Optional[int] = ..., segment_id: _Optional[int] = ..., offset: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., plain_bytes: _Optional[int] = ..., codec: _Optional[int] = ..., checksum: _Optional[int] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
 
 class Volume(_message.Message):
-    __slots__ = ("volume_id", "kind", "name", "parent_id", "state", "created_ns", "protection", "description", "color", "compression", "minimum_nodes", "mounts", "quota_bytes")
+    __slots__ = ("volume_id", "kind", "name", "parent_id", "state", "created_ns", "protection", "description", "color", "compression", "minimum_nodes", "mounts", "quota_bytes", "usage", "schedule_id", "origin", "allowed")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,10 @@ class Volume(_message.Message):
     MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
     QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     kind: str
     name: str
@@ -118,7 +122,23 @@ class Volume(_message.Message):
     minimum_nodes: int
     mounts: _containers.RepeatedScalarFieldContainer[str]
     quota_bytes: int
-    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., parent_id: _Optional[int] = ..., state: _Optional[str] = ..., created_ns: _Optional[int] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., mounts: _Optional[_Iterable[str]] = ..., quota_bytes: _Optional[int] = ...) -> None: ...
+    usage: Usage
+    schedule_id: int
+    origin: str
+    allowed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., parent_id: _Optional[int] = ..., state: _Optional[str] = ..., created_ns: _Optional[int] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., mounts: _Optional[_Iterable[str]] = ..., quota_bytes: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., schedule_id: _Optional[int] = ..., origin: _Optional[str] = ..., allowed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Usage(_message.Message):
+    __slots__ = ("logical_bytes", "stored_bytes", "logical_alone_bytes", "stored_alone_bytes")
+    LOGICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOGICAL_ALONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_ALONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    logical_bytes: int
+    stored_bytes: int
+    logical_alone_bytes: int
+    stored_alone_bytes: int
+    def __init__(self, logical_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., logical_alone_bytes: _Optional[int] = ..., stored_alone_bytes: _Optional[int] = ...) -> None: ...
 
 class Open(_message.Message):
     __slots__ = ("protocol", "client_name", "session_id", "token")
@@ -159,12 +179,14 @@ class RenewReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("name", "read_only")
+    __slots__ = ("name", "read_only", "view")
     NAME_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     name: str
     read_only: bool
-    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ...) -> None: ...
+    view: bool
+    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes")
@@ -389,12 +411,14 @@ class ReserveReply(_message.Message):
     def __init__(self, granted_bytes: _Optional[int] = ...) -> None: ...
 
 class GrantInodes(_message.Message):
-    __slots__ = ("volume_id", "count")
+    __slots__ = ("volume_id", "count", "above")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     count: int
-    def __init__(self, volume_id: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+    above: int
+    def __init__(self, volume_id: _Optional[int] = ..., count: _Optional[int] = ..., above: _Optional[int] = ...) -> None: ...
 
 class GrantInodesReply(_message.Message):
     __slots__ = ("first", "count")
@@ -405,18 +429,20 @@ class GrantInodesReply(_message.Message):
     def __init__(self, first: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("volume_id", "number", "segments", "blocks", "rows")
+    __slots__ = ("volume_id", "number", "segments", "blocks", "rows", "lineage")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     number: int
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
-    def __init__(self, volume_id: _Optional[int] = ..., number: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+    lineage: int
+    def __init__(self, volume_id: _Optional[int] = ..., number: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., lineage: _Optional[int] = ...) -> None: ...
 
 class CommitReply(_message.Message):
     __slots__ = ("number", "substitutions")
@@ -472,8 +498,42 @@ class ReportDamageReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ListSnapshots(_message.Message):
+    __slots__ = ("volume_id",)
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
+
+class ListSnapshotsReply(_message.Message):
+    __slots__ = ("snapshots",)
+    SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    snapshots: _containers.RepeatedCompositeFieldContainer[Volume]
+    def __init__(self, snapshots: _Optional[_Iterable[_Union[Volume, _Mapping]]] = ...) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("read_bytes", "written_bytes", "operations", "busy_us")
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_US_FIELD_NUMBER: _ClassVar[int]
+    read_bytes: int
+    written_bytes: int
+    operations: int
+    busy_us: int
+    def __init__(self, read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ..., operations: _Optional[int] = ..., busy_us: _Optional[int] = ...) -> None: ...
+
+class ReportFigures(_message.Message):
+    __slots__ = ("figures",)
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    figures: Figures
+    def __init__(self, figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
+
+class ReportFiguresReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class SessionRequest(_message.Message):
-    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close")
+    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
@@ -497,6 +557,10 @@ class SessionRequest(_message.Message):
     REPORT_DAMAGE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_DONE_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    LIST_SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIGURES_FIELD_NUMBER: _ClassVar[int]
+    COPY_DONE_FIELD_NUMBER: _ClassVar[int]
+    REBASE_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     open: Open
     renew: Renew
@@ -520,15 +584,23 @@ class SessionRequest(_message.Message):
     report_damage: ReportDamage
     flush_done: FlushDone
     close: Close
-    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+    list_snapshots: ListSnapshots
+    report_figures: ReportFigures
+    copy_done: CopyDone
+    rebase_done: RebaseDone
+    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ...) -> None: ...
 
 class Flush(_message.Message):
-    __slots__ = ("flush_id", "volume_id")
+    __slots__ = ("flush_id", "volume_id", "hold", "hold_s")
     FLUSH_ID_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    HOLD_S_FIELD_NUMBER: _ClassVar[int]
     flush_id: int
     volume_id: int
-    def __init__(self, flush_id: _Optional[int] = ..., volume_id: _Optional[int] = ...) -> None: ...
+    hold: bool
+    hold_s: float
+    def __init__(self, flush_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., hold: _Optional[bool] = ..., hold_s: _Optional[float] = ...) -> None: ...
 
 class Gone(_message.Message):
     __slots__ = ("volume_id",)
@@ -546,6 +618,52 @@ class FlushDoneReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Rebase(_message.Message):
+    __slots__ = ("rebase_id", "volume_id", "lineage", "root")
+    REBASE_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    ROOT_FIELD_NUMBER: _ClassVar[int]
+    rebase_id: int
+    volume_id: int
+    lineage: int
+    root: bytes
+    def __init__(self, rebase_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., root: _Optional[bytes] = ...) -> None: ...
+
+class RebaseDone(_message.Message):
+    __slots__ = ("rebase_id",)
+    REBASE_ID_FIELD_NUMBER: _ClassVar[int]
+    rebase_id: int
+    def __init__(self, rebase_id: _Optional[int] = ...) -> None: ...
+
+class RebaseDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Copy(_message.Message):
+    __slots__ = ("copy_id", "volume_id", "request")
+    COPY_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    copy_id: int
+    volume_id: int
+    request: CopyFiles
+    def __init__(self, copy_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., request: _Optional[_Union[CopyFiles, _Mapping]] = ...) -> None: ...
+
+class CopyDone(_message.Message):
+    __slots__ = ("copy_id", "reply", "failure")
+    COPY_ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    copy_id: int
+    reply: CopyFilesReply
+    failure: Failure
+    def __init__(self, copy_id: _Optional[int] = ..., reply: _Optional[_Union[CopyFilesReply, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class CopyDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -555,11 +673,13 @@ class CloseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("request_id", "failure", "flush", "gone", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close")
+    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    REBASE_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -582,10 +702,16 @@ class SessionReply(_message.Message):
     REPORT_DAMAGE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_DONE_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    LIST_SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIGURES_FIELD_NUMBER: _ClassVar[int]
+    COPY_DONE_FIELD_NUMBER: _ClassVar[int]
+    REBASE_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     failure: Failure
     flush: Flush
     gone: Gone
+    copy: Copy
+    rebase: Rebase
     open: OpenReply
     renew: RenewReply
     attach: AttachReply
@@ -608,23 +734,31 @@ class SessionReply(_message.Message):
     report_damage: ReportDamageReply
     flush_done: FlushDoneReply
     close: CloseReply
-    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ...) -> None: ...
+    list_snapshots: ListSnapshotsReply
+    report_figures: ReportFiguresReply
+    copy_done: CopyDoneReply
+    rebase_done: RebaseDoneReply
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ...) -> None: ...
 
 class VolumeCreate(_message.Message):
-    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes")
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROTECTION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     COLOR_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HASH_SEED_FIELD_NUMBER: _ClassVar[int]
     name: str
     protection: str
     description: str
     color: str
     compression: str
     minimum_nodes: int
-    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ...) -> None: ...
+    quota_bytes: int
+    hash_seed: int
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., hash_seed: _Optional[int] = ...) -> None: ...
 
 class VolumeClone(_message.Message):
     __slots__ = ("source", "name", "backed", "snapshot", "settings")
@@ -641,12 +775,14 @@ class VolumeClone(_message.Message):
     def __init__(self, source: _Optional[str] = ..., name: _Optional[str] = ..., backed: _Optional[bool] = ..., snapshot: _Optional[str] = ..., settings: _Optional[_Union[VolumeSet, _Mapping]] = ...) -> None: ...
 
 class SnapshotCreate(_message.Message):
-    __slots__ = ("name", "flush_deadline_s")
+    __slots__ = ("name", "flush_deadline_s", "origin")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FLUSH_DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     name: str
     flush_deadline_s: float
-    def __init__(self, name: _Optional[str] = ..., flush_deadline_s: _Optional[float] = ...) -> None: ...
+    origin: str
+    def __init__(self, name: _Optional[str] = ..., flush_deadline_s: _Optional[float] = ..., origin: _Optional[str] = ...) -> None: ...
 
 class SnapshotCreateReply(_message.Message):
     __slots__ = ("snapshot", "holder_flushed", "coordinator_ms")
@@ -701,20 +837,22 @@ class VolumeDelete(_message.Message):
     def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class VolumeSet(_message.Message):
-    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes")
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROTECTION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     COLOR_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
     name: str
     protection: str
     description: str
     color: str
     compression: str
     minimum_nodes: int
-    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ...) -> None: ...
+    quota_bytes: int
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ...) -> None: ...
 
 class VolumeList(_message.Message):
     __slots__ = ("volumes",)
@@ -727,7 +865,7 @@ class Empty(_message.Message):
     def __init__(self) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests")
+    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests", "figures", "charged_bytes")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
@@ -751,6 +889,8 @@ class PoolStatus(_message.Message):
     TRANSACTIONS_FIELD_NUMBER: _ClassVar[int]
     DAMAGE_REPORTS_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_BYTES_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     health: str
     problems: _containers.RepeatedScalarFieldContainer[str]
@@ -774,21 +914,173 @@ class PoolStatus(_message.Message):
     transactions: int
     damage_reports: int
     requests: int
-    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ...) -> None: ...
+    figures: Figures
+    charged_bytes: int
+    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., charged_bytes: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "kind", "state", "subject", "done")
+    __slots__ = ("job_id", "kind", "state", "subject", "done", "done_bytes", "total_bytes", "rate", "left_s", "started_ns", "volume_id", "allowed")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    DONE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    LEFT_S_FIELD_NUMBER: _ClassVar[int]
+    STARTED_NS_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
     job_id: int
     kind: str
     state: str
     subject: str
     done: int
-    def __init__(self, job_id: _Optional[int] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., subject: _Optional[str] = ..., done: _Optional[int] = ...) -> None: ...
+    done_bytes: int
+    total_bytes: int
+    rate: float
+    left_s: float
+    started_ns: int
+    volume_id: int
+    allowed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, job_id: _Optional[int] = ..., kind: _Optional[str] = ..., state: _Optional[str] = ..., subject: _Optional[str] = ..., done: _Optional[int] = ..., done_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., rate: _Optional[float] = ..., left_s: _Optional[float] = ..., started_ns: _Optional[int] = ..., volume_id: _Optional[int] = ..., allowed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class JobControl(_message.Message):
+    __slots__ = ("job_id", "action")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    job_id: int
+    action: str
+    def __init__(self, job_id: _Optional[int] = ..., action: _Optional[str] = ...) -> None: ...
+
+class DiffRequest(_message.Message):
+    __slots__ = ("before", "after")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    before: str
+    after: str
+    def __init__(self, before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class DiffEntry(_message.Message):
+    __slots__ = ("change", "path", "new_path", "kind", "content", "attributes", "before_bytes", "after_bytes")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NEW_PATH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    path: bytes
+    new_path: bytes
+    kind: str
+    content: bool
+    attributes: bool
+    before_bytes: int
+    after_bytes: int
+    def __init__(self, change: _Optional[str] = ..., path: _Optional[bytes] = ..., new_path: _Optional[bytes] = ..., kind: _Optional[str] = ..., content: _Optional[bool] = ..., attributes: _Optional[bool] = ..., before_bytes: _Optional[int] = ..., after_bytes: _Optional[int] = ...) -> None: ...
+
+class DiffPage(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[DiffEntry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[DiffEntry, _Mapping]]] = ...) -> None: ...
+
+class FreedRequest(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class FreedReply(_message.Message):
+    __slots__ = ("logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes")
+    LOGICAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    logical_bytes: int
+    unique_bytes: int
+    stored_bytes: int
+    segment_bytes: int
+    def __init__(self, logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ...) -> None: ...
+
+class CopyFiles(_message.Message):
+    __slots__ = ("source", "source_path", "target", "target_path", "replace")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_PATH_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_PATH_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    source_path: bytes
+    target: str
+    target_path: bytes
+    replace: bool
+    def __init__(self, source: _Optional[str] = ..., source_path: _Optional[bytes] = ..., target: _Optional[str] = ..., target_path: _Optional[bytes] = ..., replace: _Optional[bool] = ...) -> None: ...
+
+class CopyFilesReply(_message.Message):
+    __slots__ = ("files", "bytes", "path", "unattended")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    UNATTENDED_FIELD_NUMBER: _ClassVar[int]
+    files: int
+    bytes: int
+    path: bytes
+    unattended: bool
+    def __init__(self, files: _Optional[int] = ..., bytes: _Optional[int] = ..., path: _Optional[bytes] = ..., unattended: _Optional[bool] = ...) -> None: ...
+
+class Schedule(_message.Message):
+    __slots__ = ("volume", "label", "every_s", "keep", "next_ns", "schedule_id", "last_error")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    EVERY_S_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    NEXT_NS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    volume: str
+    label: str
+    every_s: int
+    keep: int
+    next_ns: int
+    schedule_id: int
+    last_error: str
+    def __init__(self, volume: _Optional[str] = ..., label: _Optional[str] = ..., every_s: _Optional[int] = ..., keep: _Optional[int] = ..., next_ns: _Optional[int] = ..., schedule_id: _Optional[int] = ..., last_error: _Optional[str] = ...) -> None: ...
+
+class ScheduleName(_message.Message):
+    __slots__ = ("volume", "label")
+    VOLUME_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    volume: str
+    label: str
+    def __init__(self, volume: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
+
+class ScheduleList(_message.Message):
+    __slots__ = ("schedules",)
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    schedules: _containers.RepeatedCompositeFieldContainer[Schedule]
+    def __init__(self, schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Changed(_message.Message):
+    __slots__ = ("tree", "nodes", "jobs", "schedules", "figures")
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    tree: bool
+    nodes: bool
+    jobs: bool
+    schedules: bool
+    figures: Figures
+    def __init__(self, tree: _Optional[bool] = ..., nodes: _Optional[bool] = ..., jobs: _Optional[bool] = ..., schedules: _Optional[bool] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ...) -> None: ...
 
 class CheckRequest(_message.Message):
     __slots__ = ()

@@ -99,6 +99,46 @@ class CoordinatorServiceStub:
                 request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckRequest.SerializeToString,
                 response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckItem.FromString,
                 _registered_method=True)
+        self.DiffVolumes = channel.unary_stream(
+                '/redfs.v1.CoordinatorService/DiffVolumes',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffRequest.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffPage.FromString,
+                _registered_method=True)
+        self.GetFreed = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/GetFreed',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedRequest.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedReply.FromString,
+                _registered_method=True)
+        self.CopyBetween = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/CopyBetween',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFiles.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFilesReply.FromString,
+                _registered_method=True)
+        self.SetSchedule = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/SetSchedule',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.RemoveSchedule = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/RemoveSchedule',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.FromString,
+                _registered_method=True)
+        self.ListSchedules = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/ListSchedules',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleList.FromString,
+                _registered_method=True)
+        self.ControlJob = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/ControlJob',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
+                _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/redfs.v1.CoordinatorService/Watch',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.WatchRequest.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Changed.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServiceServicer:
@@ -183,6 +223,56 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DiffVolumes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFreed(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyBetween(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSchedule(self, request, context):
+        """every_s and keep of the one with that label, or a new one
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSchedule(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSchedules(self, request, context):
+        """volume "": of all
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +340,46 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.Check,
                     request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckRequest.FromString,
                     response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckItem.SerializeToString,
+            ),
+            'DiffVolumes': grpc.unary_stream_rpc_method_handler(
+                    servicer.DiffVolumes,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffRequest.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffPage.SerializeToString,
+            ),
+            'GetFreed': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFreed,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedRequest.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedReply.SerializeToString,
+            ),
+            'CopyBetween': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyBetween,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFiles.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFilesReply.SerializeToString,
+            ),
+            'SetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSchedule,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.SerializeToString,
+            ),
+            'RemoveSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSchedule,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.SerializeToString,
+            ),
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleList.SerializeToString,
+            ),
+            'ControlJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlJob,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.WatchRequest.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Changed.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -603,6 +733,222 @@ class CoordinatorService:
             '/redfs.v1.CoordinatorService/Check',
             redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckRequest.SerializeToString,
             redfs_dot_proto_dot_gen_dot_cluster__pb2.CheckItem.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffVolumes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/DiffVolumes',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffRequest.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.DiffPage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFreed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/GetFreed',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedRequest.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.FreedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyBetween(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/CopyBetween',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFiles.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.CopyFilesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/SetSchedule',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/RemoveSchedule',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Schedule.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/ListSchedules',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleName.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.ScheduleList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/ControlJob',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/Watch',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.WatchRequest.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Changed.FromString,
             options,
             channel_credentials,
             insecure,
