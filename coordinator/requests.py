@@ -64,9 +64,15 @@ def is_quick(request: pb.SessionRequest) -> bool:
 class Requests:
     """Requests of sessions to one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        flush_done: Callable[[int, int], None],
+        copy_done: Callable[[int, pb.CopyDone], None],
+    ) -> None:
         self._coordinator = coordinator
         self._flush_done = flush_done
+        self._copy_done = copy_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,
@@ -88,6 +94,7 @@ class Requests:
             "stat_volume": self._stat_volume,
             "report_damage": self._report_damage,
             "flush_done": self._flushed,
+            "copy_done": self._copied,
             "close": self._close,
         }
 
@@ -134,6 +141,10 @@ class Requests:
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
         self._flush_done(session_id, request.flush_id)
         return {"flush_done": pb.FlushDoneReply()}
+
+    def _copied(self, session_id: int, request: pb.CopyDone) -> Answer:
+        self._copy_done(session_id, request)
+        return {"copy_done": pb.CopyDoneReply()}
 
     # -- reads of a committed state
 
