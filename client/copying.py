@@ -15,9 +15,9 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -38,6 +38,8 @@ PAUSE_MAX_S = 2.0
 """Between two rounds, doubling: an unmount takes a moment, ten rounds some 14 seconds."""
 GIVE_UP_S = 60.0
 """How long a copy made here waits for a coordinator that is away."""
+BREAK_OFF_S = 45.0
+"""For taking away what was copied when the user breaks off, and for giving the volume back."""
 
 
 def copy(address: str, ask: Callable[[pb.CopyFiles], pb.CopyFilesReply], request: pb.CopyFiles) -> pb.CopyFilesReply:
@@ -47,7 +49,7 @@ def copy(address: str, ask: Callable[[pb.CopyFiles], pb.CopyFilesReply], request
         reply = ask(request)
         if not reply.unattended:
             return reply
-        made = _run(lambda: copy_here(address, request))
+        made = _run(copy_here(address, request))
         if made is not None:
             return made
         time.sleep(pause_s)
@@ -55,14 +57,39 @@ def copy(address: str, ask: Callable[[pb.CopyFiles], pb.CopyFilesReply], request
     raise Busy(f"'{request.target}' is being mounted and unmounted all the time: copy when that is over")
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Runs to the end, in this thread or, where it has an event loop of its own, in another one."""
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs to the end on the event loop of all copies. Where the wait is broken off (Ctrl-C), so is the work."""
+    ended = threading.Event()
+
+    async def run() -> T:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    future = asyncio.run_coroutine_threadsafe(run(), _copy_loop())
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    with ThreadPoolExecutor(1, thread_name_prefix="redfs-copy") as thread:
-        return thread.submit(lambda: asyncio.run(work())).result()
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            ended.wait(BREAK_OFF_S)
+        raise
+
+
+def _copy_loop() -> asyncio.AbstractEventLoop:
+    """One for the whole process, in a thread of its own, and never closed: gRPC may still have events for a loop when
+    its last call is over."""
+    with _loop_lock:
+        if not _loops:
+            loop = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="redfs-copies", daemon=True).start()
+            _loops.append(loop)
+        return _loops[0]
+
+
+_loop_lock = threading.Lock()
+_loops: list[asyncio.AbstractEventLoop] = []
 
 
 async def copy_here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply | None:

@@ -44,7 +44,7 @@ from redfs.core.records import (
     name_hash,
     slot_key,
 )
-from redfs.core.slots import slot_count
+from redfs.core.slots import logical_bytes, slot_count
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -404,7 +404,7 @@ class _Copy:
 
     def _charge(self, slots: Mapping[int, Slot]) -> None:
         """Counts logical bytes before they are taken over."""
-        self.bytes += sum([piece.length for slot in slots.values() for piece in slot])
+        self.bytes += logical_bytes(slots)
         if self._room_bytes is not None and self.bytes > self._room_bytes:
             raise NoSpace(
                 f"the quota of '{self._vfs.volume_name}' leaves {self._room_bytes} bytes, and the copy needs more: "

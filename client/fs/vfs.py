@@ -40,6 +40,7 @@ from redfs.core.errors import FsError, LeaseLapsed, RedfsError
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome
 from redfs.core.records import INODE_HAS_CAPABILITY, Inode, Slot, Xattr, decode_root, inode_key
+from redfs.core.slots import logical_bytes
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -262,6 +263,7 @@ class Vfs:
         The blocks that the slots name must stay stored until `committer.barrier` has returned.
         """
         entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
+        self._copied(slots)
         if S_ISDIR(like.mode):
             self.metadata.folder_is_new(entry.ino)
         return entry.ino
@@ -270,6 +272,11 @@ class Vfs:
         """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed."""
         if await self._change(engine.record_data, ino, slots, size, None, None) is None:
             raise FsError(ENOENT, "a file was removed while it was copied")
+        self._copied(slots)
+
+    def _copied(self, slots: Mapping[int, Slot]) -> None:
+        if slots:
+            self.write_log.copied(logical_bytes(slots))
 
     # ------------------------------------------------------------ attributes
 
