@@ -126,9 +126,7 @@ class Copier:
         config = replace(self._vfs.config, cached_records=SOURCE_RECORDS)
         source = Source(Metadata(self._session, view_id, decode_root(attached.root), config), request.source)
         try:
-            copied = await copy_files(
-                source, self._vfs, request, room_bytes=await self._room_bytes(), under_way=self._under_way
-            )
+            copied = await copy_files(source, self._vfs, request, under_way=self._under_way)
         except FsError as error:
             await self._let_go(view_id)
             told = ERRORS.get(error.errno, InternalError)
@@ -139,10 +137,6 @@ class Copier:
         await self._let_go(view_id)
         await self._shown(copied)
         return copied.reply
-
-    async def _room_bytes(self) -> int | None:
-        """Logical bytes that the volume's quota leaves; None where it has none."""
-        return None
 
     async def _let_go(self, view_id: int) -> None:
         """Waits until everything so far is durable, then gives the view back. Raises why the mount has failed."""

@@ -180,13 +180,11 @@ async def copy_files(
     vfs: Vfs,
     request: pb.CopyFiles,
     *,
-    room_bytes: int | None = None,
     under_way: set[tuple[int, bytes]],
 ) -> Copied:
     """Carries out a request; see the module. What it did is in the write log then, not yet committed.
 
-    `room_bytes`: logical bytes that the target may still get, None without a limit. `under_way`: the temporary entries
-    of the copies into this volume that run now; kept here.
+    `under_way`: the temporary entries of the copies into this volume that run now; kept here.
     """
     found = await source.find(request.source_path)
     parts = split_path(request.source_path)
@@ -200,7 +198,7 @@ async def copy_files(
         if await _lookup(vfs, *temporary) is not None:
             log.info("removing what a copy to %s left that did not come to its end", place.shown)
             await _remove(vfs, *temporary)
-        copy = _Copy(source, vfs, room_bytes)
+        copy = _Copy(source, vfs)
         try:
             await copy.copy(found, *temporary)
             await _give_name(vfs, place, temporary[1], replace=request.replace and not S_ISDIR(found.inode.mode))
@@ -322,18 +320,18 @@ class _Folder:
 class _Copy:
     """One copy under way."""
 
-    def __init__(self, source: Source, vfs: Vfs, room_bytes: int | None) -> None:
+    def __init__(self, source: Source, vfs: Vfs) -> None:
         self.files = 0
         self.bytes = 0
         self._source = source
         self._vfs = vfs
-        self._room_bytes = room_bytes
         self._links: dict[int, list[int]] = {}
         """Source inode -> [its copy, names that are still to come]."""
         self._links_lost = False
 
     async def copy(self, found: Entry, parent: int, name: bytes) -> None:
         """Copies an inode and all below it."""
+        await self._vfs.space.ask()  # a session without a mount has not asked yet what the quota leaves
         if not S_ISDIR(found.inode.mode):
             await self._file(found, parent, name)
             return
@@ -394,7 +392,7 @@ class _Copy:
             return await vfs.copy_in(_context(vfs), parent, name, like, xattrs, {}, 0)
         made = 0
         async for slots, size in self._source.slots(ino, like):
-            self._charge(slots)
+            await self._charge(slots)
             if made:
                 await vfs.copy_in_more(made, slots, size)
                 await asyncio.sleep(0)
@@ -402,14 +400,19 @@ class _Copy:
                 made = await vfs.copy_in(_context(vfs), parent, name, like, xattrs, slots, size)
         return made
 
-    def _charge(self, slots: Mapping[int, Slot]) -> None:
-        """Counts logical bytes before they are taken over."""
-        self.bytes += logical_bytes(slots)
-        if self._room_bytes is not None and self.bytes > self._room_bytes:
-            raise NoSpace(
-                f"the quota of '{self._vfs.volume_name}' leaves {self._room_bytes} bytes, and the copy needs more: "
-                "raise it, or delete something"
-            )
+    async def _charge(self, slots: Mapping[int, Slot]) -> None:
+        """Counts logical bytes that are about to be taken over. NoSpace where the quota does not leave so many."""
+        size = logical_bytes(slots)
+        space = self._vfs.space
+        if size > space.quota_bytes:
+            await self._vfs.sync()  # so that the coordinator counts all that was written, copied and deleted here
+            await space.ask()
+            if size > space.quota_bytes:
+                raise NoSpace(
+                    f"the quota of '{self._vfs.volume_name}' does not leave room for the copy, which counts like files "
+                    "that were written: raise it, or delete files there"
+                )
+        self.bytes += size
 
 
 # ---------------------------------------------------------------- taking away

@@ -21,7 +21,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from errno import EBADF, EISDIR, ENOENT, EROFS
 from stat import S_ISDIR, S_ISGID, S_ISREG, S_ISUID
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
@@ -109,7 +110,7 @@ class Vfs:
             clock=clock,
             on_failed=self.fail,
         )
-        self.space = SpaceReservation(session, self.volume_id, config)
+        self.space = SpaceReservation(session, self.volume_id, config, self._uncounted_bytes)
         self.inode_numbers = InodeNumbers(session, self.volume_id, config)
         self.io = FileIo(
             self.metadata,
@@ -134,6 +135,10 @@ class Vfs:
         """Inode -> the folder and name that it was last seen under."""
         self._statfs: tuple[float, Space] | None = None
         self._fetched_at_s = clock()
+
+    def _uncounted_bytes(self) -> int:
+        """What the coordinator's count of the volume lacks."""
+        return self.buffer.charged_bytes + self.write_log.copied_bytes
 
     async def start(self) -> None:
         """Before the first request: reserves space and takes inode numbers."""
@@ -262,21 +267,30 @@ class Vfs:
 
         The blocks that the slots name must stay stored until `committer.barrier` has returned.
         """
-        entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
-        self._copied(slots)
+        with self._taking_over(slots):
+            entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
         if S_ISDIR(like.mode):
             self.metadata.folder_is_new(entry.ino)
         return entry.ino
 
     async def copy_in_more(self, ino: int, slots: Mapping[int, Slot], size: int) -> None:
         """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed."""
-        if await self._change(engine.record_data, ino, slots, size, None, None) is None:
-            raise FsError(ENOENT, "a file was removed while it was copied")
-        self._copied(slots)
+        with self._taking_over(slots):
+            if await self._change(engine.record_data, ino, slots, size, None, None) is None:
+                raise FsError(ENOENT, "a file was removed while it was copied")
 
-    def _copied(self, slots: Mapping[int, Slot]) -> None:
-        if slots:
-            self.write_log.copied(logical_bytes(slots))
+    @contextmanager
+    def _taking_over(self, slots: Mapping[int, Slot]) -> Iterator[None]:
+        """Counts slots against the quota until the coordinator does. They must be what is appended last inside."""
+        size = logical_bytes(slots)
+        self.space.copied(size)
+        self.write_log.copied_bytes += size
+        try:
+            yield
+        except BaseException:
+            self.write_log.copied_bytes -= size
+            raise
+        self.write_log.copied(size)
 
     # ------------------------------------------------------------ attributes
 

@@ -105,7 +105,7 @@ class WriteLog:
         self.pending_bytes = 0
         """Plain bytes of the flushes that are not acknowledged."""
         self.copied_bytes = 0
-        """Logical bytes in slots that were taken over and are not acknowledged."""
+        """Logical bytes in slots taken over from elsewhere, from before they are appended until acknowledged."""
         self._metadata = metadata
         self._config = config
         self._clock = clock
@@ -149,11 +149,10 @@ class WriteLog:
         return self.in_flight[-1] if self.in_flight else None
 
     def copied(self, size: int) -> None:
-        """Counts what the slots appended last refer to; nothing else was appended since."""
+        """Of `copied_bytes`, so many are in what was appended last; nothing else was appended since."""
         commit = self.newest()
         assert commit is not None, "something was appended"
         commit.copied_bytes += size
-        self.copied_bytes += size
 
     def acknowledged(self, commit: PendingCommit) -> None:
         """Takes the oldest commit in flight out of the log; its records are clean now."""

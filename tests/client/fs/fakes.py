@@ -49,6 +49,7 @@ class FakeCoordinator:
         self.next_segment = first_segment
         self.next_inode = 2
         self.space_bytes = 1 << 40
+        self.quota_bytes = 0
         self.dedupe_at_commit = False
         self.calls: Counter[str] = Counter()
 
@@ -69,6 +70,11 @@ class FakeCoordinator:
         """What another coordinator's volume holds becomes a node of this one's tree; block ids must not meet."""
         self.nodes[name] = other.freeze()
         self.blocks.update(other.blocks)
+
+    def logical_bytes(self) -> int:
+        """What the volume's slots refer to."""
+        slots = [cast(Slot, record) for key, record in self.view.records.items() if key.kind == Kind.SLOT]
+        return sum(piece.length for slot in slots for piece in slot)
 
     def content(self, ino: int) -> bytes:
         """A file's committed bytes."""
@@ -244,7 +250,12 @@ class FakeSession:
         return pb.ReadSlotsReply(rows=[self._row(view, key) for key in keys if key in view.records])
 
     def _reserve(self, request: pb.Reserve) -> pb.ReserveReply:
-        return pb.ReserveReply(granted_bytes=min(request.wanted_bytes, self.coordinator.space_bytes))
+        coordinator = self.coordinator
+        reply = pb.ReserveReply(granted_bytes=min(request.wanted_bytes, coordinator.space_bytes))
+        if coordinator.quota_bytes:
+            reply.has_quota = True
+            reply.quota_left_bytes = max(0, coordinator.quota_bytes - coordinator.logical_bytes())
+        return reply
 
     def _grant_inodes(self, request: pb.GrantInodes) -> pb.GrantInodesReply:
         first = self.coordinator.next_inode

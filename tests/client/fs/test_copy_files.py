@@ -29,7 +29,6 @@ from redfs.core.errors import (
 from redfs.core.namespace import MemoryView
 from redfs.core.records import (
     SLOT_BYTES,
-    DirBucket,
     Inode,
     Key,
     Kind,
@@ -89,7 +88,7 @@ def described(view: MemoryView, blocks: dict[int, bytes], ino: int = 1, path: st
         }
         if stat.S_ISDIR(inode.mode):
             for _, bucket in view.folder(ino, None, 1 << 30):
-                for entry in cast(DirBucket, bucket):
+                for entry in bucket:
                     walk(entry.ino, f"{path}/{entry.name.decode()}")
 
     walk(ino, path)
@@ -167,7 +166,7 @@ async def small(mount: Mount) -> None:
 
 async def random_tree(mount: Mount, source: random.Random) -> None:
     vfs = mount.vfs
-    folders, files = [1], []
+    folders, files = [1], list[int]()
     for number in range(source.randrange(5, 40)):
         parent = source.choice(folders)
         name = b"n%d" % number
@@ -464,42 +463,42 @@ async def test_after_a_crash_a_copy_is_there_whole_or_goes_with_the_next_one(mon
     chance = random.Random(4)
     source = await some_source(lambda mount: random_tree(mount, chance))
     config = FsConfig(commit_rows=5, pending_rows=30, commits_in_flight=1)
-    whole = halves = 0
-    commits = 1
-    while not whole:
+    halves = 0
+    for commits in range(1, 1000):
         world = World(source, config)
-        session = world.mount.session
-        allowed = commits
-        plain = session.call
-
-        async def dying(allowed: int = allowed, session: Any = session, plain: Any = plain, **body: Any) -> Any:
-            if "commit" in body and world.coordinator.calls["commit"] >= allowed:
-                session.dead = True
-            return await plain(**body)
-
-        session.call = dying  # type: ignore[method-assign]
-        copying = asyncio.ensure_future(world.copy("/", "/copy"))
-        await until(lambda s=session, c=copying: s.dead or c.done(), 1_000_000)  # type: ignore[misc]
-        copying.cancel()
+        if await copied_before_commit(commits, world):
+            break
         world.coordinator.views.clear()
         world.coordinator.collect()
         world.coordinator.check()
         left = [path for path in world.tree if path.count("/") == 1]
-        if left == ["/copy"]:
-            whole += 1
-            assert below(world.tree, "/copy") == world.source_tree
-            break
         assert left in ([], [f"/{temporary_name(b'copy').decode()}"])
         halves += bool(left)
-        again = World(source)
-        again.coordinator = world.coordinator
-        again.mount = Mount(world.coordinator)
-        again.copier = Copier(again.mount.session, again.mount.vfs)
-        await again.copy("/", "/copy")
-        assert [path for path in again.tree if path.count("/") == 1] == ["/copy"]
-        assert below(again.tree, "/copy") == again.source_tree
-        commits += 1
+        again = Mount(world.coordinator)
+        await Copier(again.session, again.vfs).copy(asked("/", "/copy"))
+        assert [path for path in world.tree if path.count("/") == 1] == ["/copy"]
+        assert below(world.tree, "/copy") == world.source_tree
+    assert below(world.tree, "/copy") == world.source_tree
     assert halves > 3
+
+
+async def copied_before_commit(number: int, world: World) -> bool:
+    """Copies; the client dies before that commit is sent. Whether all was done before."""
+    session, plain = world.mount.session, world.mount.session.call
+
+    async def dying(**body: Any) -> Any:
+        if "commit" in body and world.coordinator.calls["commit"] >= number:
+            session.dead = True
+        return await plain(**body)
+
+    session.call = dying  # type: ignore[method-assign]
+    copying = asyncio.ensure_future(world.copy("/", "/copy"))
+    await until(lambda: session.dead or copying.done(), 1_000_000)
+    if copying.done():
+        return True
+    for task in [copying, *asyncio.all_tasks() - {asyncio.current_task()}]:
+        task.cancel()
+    return False
 
 
 async def test_somebody_makes_the_place_while_it_is_copied() -> None:
@@ -531,6 +530,53 @@ async def test_somebody_removes_what_is_being_copied() -> None:
     await vfs.sync()
     assert world.coordinator.tree() == {}
     world.coordinator.check()
+
+
+@pytest.mark.parametrize("once", [True, False])
+async def test_a_copy_takes_of_the_quota(once: bool) -> None:
+    world = World(await some_source(small))
+    mount, vfs = world.mount, world.mount.vfs
+    needed = 301_000
+    world.coordinator.quota_bytes = needed + 50_000 + 7
+    await mount.write_file(b"dirty", b"x" * 50_000)
+    await vfs.space.ask()
+    if once:
+        await world.copy("/", "/copy")
+        assert world.coordinator.logical_bytes() == needed + 50_000
+        await vfs.space.ask()
+        with pytest.raises(NoSpace, match="quota"):
+            await mount.write_file(b"more", b"8 bytes.")
+        await mount.write_file(b"less", b"7 bytes")
+        await vfs.sync()
+        assert world.coordinator.logical_bytes() == world.coordinator.quota_bytes
+        await vfs.unlink(mount.ctx, 1, b"less")
+        with pytest.raises(NoSpace, match="quota"):
+            await world.copy("/a", "/a")
+        await vfs.unlink(mount.ctx, 1, b"dirty")
+        await world.copy("/a", "/a")
+        return
+    world.coordinator.quota_bytes -= 8
+    with pytest.raises(NoSpace, match="quota of 'photos'"):
+        await world.copy("/", "/copy")
+    await vfs.sync()
+    assert sorted(world.coordinator.tree()) == ["/dirty"]
+    assert vfs.write_log.copied_bytes == 0
+
+
+async def test_what_is_copied_and_not_committed_counts() -> None:
+    world = World(await some_source(small))
+    mount, vfs = world.mount, world.mount.vfs
+    world.coordinator.quota_bytes = 300_010
+    mount.session.gate = asyncio.Event()
+    copying = asyncio.ensure_future(world.copy("/d/b", "/b"))
+    await until(lambda: bool(vfs.write_log.in_flight))
+    await vfs.space.ask()
+    assert vfs.space.quota_bytes == 10
+    mount.session.gate.set()
+    await copying
+    await vfs.space.ask()
+    assert vfs.space.quota_bytes == 10
+    assert vfs.write_log.copied_bytes == 0
 
 
 # ---------------------------------------------------------------- several, and the end of the mount
