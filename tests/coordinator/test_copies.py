@@ -151,9 +151,9 @@ async def order_of(stream: Stream) -> Any:
 
 
 def copying(w: World, source: str, target: str) -> asyncio.Future[Any]:
-    return asyncio.ensure_future(
-        w.stub.CopyBetween(pb.CopyFiles(source=source, source_path=b"/", target=target, target_path=b"/"))
-    )
+    request = pb.CopyFiles(source=source, source_path=b"/", target=target, target_path=b"/")
+    call: asyncio.Future[Any] = asyncio.ensure_future(w.stub.CopyBetween(request))
+    return call
 
 
 async def test_nobody_has_the_target(tmp_path: Path) -> None:
