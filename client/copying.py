@@ -42,7 +42,13 @@ BREAK_OFF_S = 45.0
 """For taking away what was copied when the user breaks off, and for giving the volume back."""
 
 
-def copy(address: str, ask: Callable[[pb.CopyFiles], pb.CopyFilesReply], request: pb.CopyFiles) -> pb.CopyFilesReply:
+def copy(
+    address: str,
+    ask: Callable[[pb.CopyFiles], pb.CopyFilesReply],
+    request: pb.CopyFiles,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> pb.CopyFilesReply:
     """Carries out a request. `ask` is the CopyBetween call of the coordinator at `address`. Blocks."""
     pause_s = PAUSE_FIRST_S
     for _ in range(ROUNDS):
@@ -52,7 +58,7 @@ def copy(address: str, ask: Callable[[pb.CopyFiles], pb.CopyFilesReply], request
         made = _run(copy_here(address, request))
         if made is not None:
             return made
-        time.sleep(pause_s)
+        sleep(pause_s)
         pause_s = min(2 * pause_s, PAUSE_MAX_S)
     raise Busy(f"'{request.target}' is being mounted and unmounted all the time: copy when that is over")
 
