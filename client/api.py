@@ -185,6 +185,20 @@ class Pool:
         """Health, capacity, what is stored, jobs."""
         return self._call("GetStatus", pb.PoolStatus, pb.Empty())
 
+    def watch(self) -> Iterator[pb.Changed]:
+        """What changes in the pool, within a second, for as long as it is iterated. The first item comes at once and
+        names everything, each later one what changed since the one before; read again what it names.
+
+        Busy where too many watch already; Unavailable when the coordinator goes: read everything again with a new one.
+        """
+        call = self._stub.Watch(pb.WatchRequest())
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+        finally:
+            call.cancel()
+
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""
         try:

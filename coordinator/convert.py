@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from redfs.coordinator import check, reads
 from redfs.coordinator.cluster import NodeView, Report
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.figures import MountFigures
 from redfs.coordinator.nodes import Hello
 from redfs.coordinator.status import Status
 from redfs.coordinator.volumes import COMPRESSION_NAMES
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
 from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
@@ -107,6 +109,24 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
             for b in sent.blocks
         ],
         [Record(r.kind, r.obj, r.value) for r in sent.rows],
+    )
+
+
+def from_figures(sent: pb.Figures) -> MountFigures:
+    return MountFigures(sent.read_bytes, sent.written_bytes, sent.operations, sent.busy_us)
+
+
+def to_figures(figures: MountFigures) -> pb.Figures:
+    return pb.Figures(**figures._asdict())
+
+
+def to_changed(topics: Topic, figures: MountFigures | None) -> pb.Changed:
+    return pb.Changed(
+        tree=bool(topics & (Topic.TREE | Topic.USAGE)),
+        nodes=bool(topics & (Topic.NODES | Topic.REPORTS)),
+        jobs=bool(topics & Topic.JOBS),
+        schedules=bool(topics & Topic.SCHEDULES),
+        figures=None if figures is None else to_figures(figures),
     )
 
 

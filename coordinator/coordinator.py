@@ -20,6 +20,7 @@ from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Rando
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
+from redfs.coordinator.watch import topics_of
 from redfs.core.errors import InternalError, RedfsError, WrongFormat
 from redfs.core.kv import Change
 from redfs.core.tables import (
@@ -98,7 +99,9 @@ class Coordinator:
                 raise WrongFormat(f"the metadata has format {found}, this RedFS knows {ROW_VERSION}: use a newer one")
             self.pool_id = (kv.get(META, POOL_ID_KEY) or b"").decode()
             self.cluster.load(nodes.stored_nodes(kv))
-            self.leases.load(decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9))
+            sessions_there = [decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9)]
+            self.leases.load(sessions_there)
+            self.env.figures.load(sessions_there)
             self.has_jobs = kv.first(JOBS, b"", b"\xff") is not None
 
     def read(self) -> Reading:
@@ -119,10 +122,10 @@ class Coordinator:
         An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied.
         """
 
-        def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], bool]:
+        def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], set[str]]:
             outcomes: list[Outcome] = []
             effects: list[Callable[[], None]] = []
-            jobs = False
+            touched: set[str] = set()
             raw = kv.get(META, POSITION_KEY)
             position = 0 if raw is None else decode_u64(raw)
             for command in commands:
@@ -136,19 +139,22 @@ class Coordinator:
                 changes = txn.changes()
                 if changes:
                     position = apply(kv, position + 1, changes)
-                    jobs = jobs or any(table == JOBS for table, _, _ in changes)
+                    touched.update(txn.kv.changed_tables())
                 outcomes.append(Outcome(value, None))
                 effects += txn.after_commit
-            return outcomes, effects, jobs
+            return outcomes, effects, touched
 
         try:
-            outcomes, effects, jobs = self.store.write(body)
+            outcomes, effects, touched = self.store.write(body)
         except RedfsError as error:
             return [Outcome(None, error) for _ in commands]
         self.transactions += 1
         for effect in effects:
             effect()
-        self.has_jobs = self.has_jobs or jobs
+        self.has_jobs = self.has_jobs or JOBS in touched
+        topics = topics_of(touched)
+        if topics:
+            self.env.hooks.changed(topics)
         for outcome in outcomes:
             if isinstance(outcome.error, InternalError):
                 log.error("a command was refused by a broken invariant: %s", outcome.error)

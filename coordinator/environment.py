@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Protocol, Self
 
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument
 from redfs.core.policy import DEFAULT_POLICY, parse_policy
 
@@ -66,6 +67,8 @@ class Hooks:
     """With the ids of a session and of the volume that it had mounted, which was deleted: it must be told."""
     shards_doomed: Callable[[int], None] = field(default=_nothing)
     """With a node id: it has shards to delete."""
+    changed: Callable[[Topic], None] = field(default=_nothing)
+    """With what is different now, where anybody could want to know. Called from other threads too."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
 from redfs.coordinator.txn import Txn
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
 from redfs.core.tables import VolumeKind, VolumeRow
 from redfs.core.volume_tree import ReadTree
@@ -37,6 +38,8 @@ CHECK_CHUNK = 64
 """Items of a check that are made at one go in a reader thread."""
 CHECK_STALL_S = 60.0
 """A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
+WATCH_STALL_S = 60.0
+"""A watcher that takes nothing for this long is ended: it keeps its place from others."""
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +177,25 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def GetStatus(self, _: pb.Empty, context: Any) -> pb.PoolStatus:  # noqa: N802
         status = await _answer(context, self._shell.read(lambda: pool_status(self._coordinator)))
         c = self._coordinator
-        return convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
+        shown = convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
+        shown.figures.CopyFrom(convert.to_figures(c.env.figures.total()))
+        return shown
+
+    async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
+        try:
+            watcher = self._shell.watchers.join()
+        except Busy as error:
+            await rpc_errors.abort(context, error)
+        try:
+            while True:
+                topics = await watcher.next()
+                figures = self._coordinator.env.figures.total() if topics & Topic.FIGURES else None
+                async with asyncio.timeout(WATCH_STALL_S):
+                    await context.write(convert.to_changed(topics, figures))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
+        finally:
+            self._shell.watchers.leave(watcher)
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
         if self._checking:

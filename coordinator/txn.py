@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
+from redfs.coordinator.figures import FiguresBook
 from redfs.coordinator.leases import Leases
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
@@ -61,6 +62,7 @@ class Environment:
     cluster: Cluster
     leases: Leases
     hooks: Hooks = field(default_factory=Hooks)
+    figures: FiguresBook = field(default_factory=FiguresBook)
 
 
 class Txn:
