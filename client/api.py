@@ -185,6 +185,28 @@ class Pool:
         """Health, capacity, what is stored, jobs."""
         return self._call("GetStatus", pb.PoolStatus, pb.Empty())
 
+    def jobs(self) -> list[pb.Job]:
+        """Background jobs; the first of them where there are very many."""
+        return list(self.status().jobs)
+
+    def control_job(self, job_id: int, action: str) -> pb.Job:
+        """`pause`, `resume` or `cancel`: what the job's `allowed` names. Pausing holds over restarts.
+
+        NotFound where it is done; NotAllowed for one that has to be done in the end.
+        """
+        return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
+
+    def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
+        """The job that frees what a deleted node held, each time that it went on; ends when it is done."""
+        for changed in self.watch():
+            if not changed.jobs and not changed.tree:
+                continue
+            found = [job for job in self.jobs() if job.volume_id == volume_id and job.kind == "reclaim"]
+            yield from found
+            # A status names the first jobs only: the tree has the last word.
+            if not found and not any(v.volume_id == volume_id and v.state == "deleting" for v in self.volumes()):
+                return
+
     def watch(self) -> Iterator[pb.Changed]:
         """What changes in the pool, within a second, for as long as it is iterated. The first item comes at once and
         names everything, each later one what changed since the one before; read again what it names.

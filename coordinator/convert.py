@@ -8,6 +8,7 @@ from redfs.coordinator import check, reads
 from redfs.coordinator.cluster import NodeView, Report
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
 from redfs.coordinator.figures import MountFigures
+from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.nodes import Hello
 from redfs.coordinator.status import Status
 from redfs.coordinator.volumes import COMPRESSION_NAMES
@@ -172,10 +173,7 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         segments=status.totals.segments,
         volumes=status.volumes,
         sessions=status.sessions,
-        jobs=[
-            pb.Job(job_id=j.job.job_id, kind=j.kind, state=j.state, subject=j.job.subject, done=j.job.done)
-            for j in status.jobs
-        ],
+        jobs=[to_job(job) for job in status.jobs],
         uptime_s=status.uptime_s,
         shards_to_delete=status.shards_to_delete,
         commits=commits,
@@ -183,6 +181,10 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         requests=requests,
         damage_reports=damage_reports,
     )
+
+
+def to_job(job: ShownJob) -> pb.Job:
+    return pb.Job(**job._asdict())
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

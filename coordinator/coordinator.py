@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 from redfs.coordinator import nodes, reclaim, sessions, volumes
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
+from redfs.coordinator.jobs import next_job
 from redfs.coordinator.leases import Leases
+from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
 from redfs.coordinator.watch import topics_of
@@ -80,7 +82,9 @@ class Coordinator:
         self.config = config
         self.cluster = Cluster(clock, config)
         self.leases = Leases(clock, config.lease_s)
-        self.env = Environment(config, clock, randomness, self.cluster, self.leases, hooks or Hooks())
+        self.env = Environment(
+            config, clock, randomness, self.cluster, self.leases, JobProgress(clock), hooks or Hooks()
+        )
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
@@ -91,6 +95,7 @@ class Coordinator:
         self.damage_reports = 0
         self._next_job = b""
         self.has_jobs = True
+        """Whether there may be a job that is not paused."""
         pool_id = randomness.token_bytes(POOL_ID_BYTES).hex()
         self.execute(lambda txn: volumes.bootstrap(txn, pool_id))
         with store.read() as kv:
@@ -102,7 +107,7 @@ class Coordinator:
             sessions_there = [decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9)]
             self.leases.load(sessions_there)
             self.env.figures.load(sessions_there)
-            self.has_jobs = kv.first(JOBS, b"", b"\xff") is not None
+            self.has_jobs = next_job(kv, b"") is not None
 
     def read(self) -> Reading:
         """A read transaction on the committed state."""
@@ -161,17 +166,17 @@ class Coordinator:
         return outcomes
 
     def background_step(self) -> bool:
-        """One bounded step of the next job, jobs taking turns. False where there is none."""
+        """One bounded step of the next job, jobs taking turns. False where there is none that is not paused."""
         if not self.has_jobs:
             return False
         with self.read() as kv:
-            job = kv.first(JOBS, self._next_job, b"\xff") or kv.first(JOBS, b"", b"\xff")
-        if job is None:
+            key = next_job(kv, self._next_job)
+        if key is None:
             self.has_jobs = False
             return False
-        key = job[0]
-        self.execute(lambda txn: reclaim.run_step(txn, key))
+        # Also where the step fails it is the next one's turn.
         self._next_job = key + b"\0"
+        self.execute(lambda txn: reclaim.run_step(txn, key))
         return True
 
     def forgotten_sessions(self) -> bool:

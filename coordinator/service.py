@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, requests, volumes
+from redfs.coordinator import check, convert, jobs, requests, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
@@ -196,6 +196,11 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
         finally:
             self._shell.watchers.leave(watcher)
+
+    async def ControlJob(self, request: pb.JobControl, context: Any) -> pb.Job:  # noqa: N802
+        work = self._shell.run(lambda txn: jobs.control_job(txn, request.job_id, request.action))
+        key, row = await _answer(context, work)
+        return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
         if self._checking:

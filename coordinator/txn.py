@@ -17,6 +17,7 @@ from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
 from redfs.coordinator.figures import FiguresBook
 from redfs.coordinator.leases import Leases
+from redfs.coordinator.progress import JobProgress
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
 from redfs.core.records import Kind, decode_slot
@@ -61,6 +62,7 @@ class Environment:
     randomness: Randomness
     cluster: Cluster
     leases: Leases
+    progress: JobProgress
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
 
@@ -112,6 +114,11 @@ class Txn:
         self.count(StatsRow(logical_bytes=sign * logical))
 
     # -- blocks and segments
+
+    @property
+    def counted(self) -> StatsRow:
+        """What this command changed in the totals so far, `settle` apart."""
+        return self._totals
 
     def count(self, change: StatsRow) -> None:
         """Adds to the totals."""

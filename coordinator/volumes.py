@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple, TypedDict, Unpack
 
 from redfs.coordinator import sessions
-from redfs.coordinator.jobs import add_job
+from redfs.coordinator.jobs import add_job, drop_job
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, InvalidArgument, NotAllowed
 from redfs.core.ids import ROOT_INO, ZERO_LINEAGE, ZERO_VOLUME
@@ -344,6 +344,7 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
     row = txn.tree.mark_deleted(row)
     if row.kind == VolumeKind.LIVE:
         txn.versions.drop_head(row.lineage)
+        drop_job(txn, JobKind.REAP, row.volume_id)
         add_job(txn, JobKind.RECLAIM_HEAD, row.lineage, 0, row.volume_id, name)
     elif txn.versions.release(row.lineage, row.epoch, Holder(HolderType.SNAPSHOT, row.volume_id)):
         add_job(txn, JobKind.RECLAIM_PIN, row.lineage, row.epoch, row.volume_id, name)

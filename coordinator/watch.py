@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from enum import IntFlag
 
 from redfs.core.errors import Busy
-from redfs.core.tables import ATTACHMENTS, CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, VOLUMES
+from redfs.core.tables import CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, VOLUMES
 
 FAST_S = 0.2
 """Between two messages to one watcher: quick for eyes, and five answers a second are no load."""
@@ -51,7 +51,6 @@ TOPICS: dict[str, Topic] = {
     NAMES: Topic.TREE,
     CHILDREN: Topic.TREE,
     MOUNTS: Topic.TREE,
-    ATTACHMENTS: Topic.TREE,
     NODES: Topic.NODES,
     DAMAGE: Topic.NODES,
     JOBS: Topic.JOBS,

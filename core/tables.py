@@ -510,10 +510,17 @@ class JobRow(NamedTuple):
     """Where the next step goes on; meaning is the job's own."""
     subject: str
     """For people."""
+    started_ns: int = 0
+    """When it was made."""
+    paused: bool = False
+    done_bytes: int = 0
+    """Logical bytes freed so far."""
+    total_bytes: int = 0
+    """Logical bytes to be freed in all, as was known when it was made; 0: not known."""
 
 
 _JOB_KEY = struct.Struct(">BQQ")
-_JOB = struct.Struct(">BQQQH")
+_JOB = struct.Struct(">BBQQQqQQH")
 
 
 def job_key(kind: int, first: int, second: int = 0) -> bytes:
@@ -527,16 +534,27 @@ def split_job_key(key: bytes) -> tuple[int, int, int]:
 
 
 def encode_job(row: JobRow) -> bytes:
-    return (
-        _JOB.pack(ROW_VERSION, row.job_id, row.volume_id, row.done, len(row.cursor)) + row.cursor + _text(row.subject)
-    )
+    head = _JOB.pack(
+        ROW_VERSION, row.paused, row.job_id, row.volume_id, row.done, row.started_ns, row.done_bytes, row.total_bytes,
+        len(row.cursor),
+    )  # fmt: skip
+    return head + row.cursor + _text(row.subject)
 
 
 def decode_job(data: bytes) -> JobRow:
     _check_version("job", data)
-    _, job_id, volume_id, done, cursor_bytes = _JOB.unpack_from(data)
+    _, paused, job_id, volume_id, done, started, done_bytes, total_bytes, cursor_bytes = _JOB.unpack_from(data)
     at = _JOB.size + cursor_bytes
-    return JobRow(job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0])
+    return JobRow(
+        job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0], started, bool(paused), done_bytes,
+        total_bytes,
+    )  # fmt: skip
+
+
+def is_paused_job(data: bytes) -> bool:
+    """Whether a JobRow's job is paused, without decoding the rest."""
+    _check_version("job", data)
+    return data[1] != 0
 
 
 class StatsRow(NamedTuple):

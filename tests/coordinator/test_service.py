@@ -390,3 +390,31 @@ async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
         with pytest.raises(LeaseLapsed):
             await stream.call(commit=pb.Commit(volume_id=volume, number=1))
         await stream.close()
+
+
+async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
+    async with world(tmp_path, reclaim_budget_rows=1) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        for number in range(1, 100):
+            await (await commit(stream, volume, number, f"w{number}", number))
+        watching = w.stub.Watch(pb.WatchRequest())
+        assert (await watching.read()).jobs
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v", force=True))
+        status = await w.stub.GetStatus(pb.Empty())
+        (job,) = [job for job in status.jobs if job.kind == "reclaim"]
+        paused = await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="pause"))
+        assert (paused.state, list(paused.allowed)) == ("paused", ["resume"])
+        assert isinstance(
+            await error_of(w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="cancel"))), BY_CODE["not_allowed"]
+        )
+        assert isinstance(
+            await error_of(w.stub.ControlJob(pb.JobControl(job_id=12345, action="pause"))), BY_CODE["not_found"]
+        )
+        await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="resume"))
+        async with asyncio.timeout(WAIT_S):
+            while (await w.stub.GetStatus(pb.Empty())).jobs:
+                assert (await watching.read()).jobs
+        watching.cancel()
+        await stream.close()
