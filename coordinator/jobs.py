@@ -25,6 +25,7 @@ from redfs.core.tables import (
     job_key,
     split_job_key,
 )
+from redfs.core.versions.weights import ALIVE, weight_of
 
 MAX_SHOWN_JOBS = 256
 """Jobs that a status names, in the order of their keys."""
@@ -50,6 +51,20 @@ def add_job(
     number = txn.next_number(NEXT_JOB_KEY)
     row = JobRow(number, volume_id, 0, b"", subject, started_ns=txn.now_ns, total_bytes=total_bytes)
     txn.kv.put(JOBS, key, encode_job(row))
+
+
+def bytes_of_head(txn: Txn, lineage: int) -> int:
+    """What reclaiming a head that is about to be dropped will free."""
+    return weight_of(txn.kv, lineage, txn.versions.newest_pin(lineage), ALIVE).logical_bytes
+
+
+def bytes_of_pin(txn: Txn, lineage: int, epoch: int) -> int:
+    """What reclaiming a pin whose last holder is about to let it go will free."""
+    before, after = txn.versions.neighbours(lineage, epoch)
+    weight = weight_of(txn.kv, lineage, before, epoch)
+    if not after and not txn.versions.lineage(lineage).has_head:
+        weight = weight.plus(weight_of(txn.kv, lineage, before, ALIVE))
+    return weight.logical_bytes
 
 
 def end_job(txn: Txn, key: bytes, row: JobRow) -> None:

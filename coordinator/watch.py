@@ -20,6 +20,7 @@ from enum import IntFlag
 
 from redfs.core.errors import Busy
 from redfs.core.tables import CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, VOLUMES
+from redfs.core.versions.layout import SHOWN, WEIGHTS
 
 FAST_S = 0.2
 """Between two messages to one watcher: quick for eyes, and five answers a second are no load."""
@@ -44,6 +45,8 @@ class Topic(IntFlag):
 
 
 SLOW = Topic.USAGE | Topic.REPORTS | Topic.FIGURES
+COVERED = {Topic.TREE: Topic.USAGE, Topic.NODES: Topic.REPORTS}
+"""Who is told of the first reads the second with it."""
 EVERYTHING = ~Topic(0)
 
 TOPICS: dict[str, Topic] = {
@@ -54,6 +57,8 @@ TOPICS: dict[str, Topic] = {
     NODES: Topic.NODES,
     DAMAGE: Topic.NODES,
     JOBS: Topic.JOBS,
+    WEIGHTS: Topic.USAGE,
+    SHOWN: Topic.USAGE,
 }
 """Table -> what it is part of. Tables that are not here change unseen: SESSIONS, say, with every commit."""
 
@@ -89,6 +94,9 @@ class Watcher:
                 async with asyncio.timeout(self._wait_s()):
                     await self._wake.wait()
         self._pending &= ~due
+        for told, part in COVERED.items():
+            if due & told:
+                self._pending &= ~part
         # Before anything is read for the message: from here on every change is news again.
         self._on_taken()
         if due & SLOW:

@@ -17,7 +17,7 @@ from redfs.coordinator.status import pool_status
 from redfs.coordinator.txn import Txn
 from redfs.core.errors import InternalError, InvalidArgument, NotAllowed, NotFound
 from redfs.core.records import SLOT_BYTES
-from redfs.core.tables import JobKind, JobRow
+from redfs.core.tables import JobKind, JobRow, StatsRow
 from tests.coordinator.harness import Client, Clock, Pool
 
 WAIT_S = 30.0
@@ -56,6 +56,7 @@ def test_a_job_says_how_far_it_is() -> None:
     (job,) = deleted(pool, "v")
     assert (job.kind, job.state, job.subject, job.done_bytes) == ("reclaim", "waiting", "v", 0)
     assert (job.rate, job.left_s, job.allowed) == (0.0, -1.0, ("pause",))
+    assert job.total_bytes == SLOTS * SLOT_BYTES
     assert job.started_ns == pool.clock.time_ns()
     assert job.volume_id
     seen = [0]
@@ -142,6 +143,28 @@ def test_a_paused_job_stands_still_also_over_a_restart() -> None:
     assert pool.totals().logical_bytes == 0
     assert pool.problems() == []
     assert second.job_id != first.job_id
+
+
+def test_the_total_is_what_nothing_else_holds() -> None:
+    pool = Pool()
+    client = filled(pool, "v")
+    pool.snapshot("v@a")
+    client.write({(10, slot): f"again {slot}" for slot in range(7)})
+    pool.snapshot("v@b")
+    client.write({(10, slot): f"and again {slot}" for slot in range(3)})
+    for name, slots in (("v@b", 3), ("v@a", 7)):
+        pool.delete(name)
+        (job,) = [job for job in shown(pool) if job.kind == "reclaim"]
+        assert job.total_bytes == slots * SLOT_BYTES
+        before = pool.totals().logical_bytes
+        pool.run_jobs()
+        assert before - pool.totals().logical_bytes == job.total_bytes
+    pool.snapshot("v@c")
+    client.write({(10, 0): "last"})
+    client.close()
+    pool.roll_back("v@c", discard=True)
+    (job,) = [job for job in shown(pool) if job.kind == "reclaim"]
+    assert job.total_bytes == SLOT_BYTES
 
 
 def test_jobs_take_turns() -> None:
@@ -285,4 +308,4 @@ def test_pausing_in_any_order_frees_the_same(order: list[str], acts: list[tuple[
     assert pool.totals().logical_bytes == 6 * SLOT_BYTES, "what v holds"
     pool.delete("v")
     pool.run_jobs()
-    assert pool.totals() == (0, 0, 0, 0, 0, 0)
+    assert pool.totals() == StatsRow()

@@ -61,12 +61,24 @@ async def test_what_changes_all_the_time_is_told_once_a_second() -> None:
         watcher.add(Topic.USAGE)
         watcher.add(Topic.FIGURES)
         if step % 10 == 5:
-            watcher.add(Topic.TREE)
+            watcher.add(Topic.NODES)
         if found := taken(watcher):
             told.append((step, found))
     slow = Topic.USAGE | Topic.FIGURES
     assert [step for step, found in told if found & slow] == [10, 20, 30, 40]
-    assert [step for step, found in told if found == Topic.TREE] == [5, 15, 25, 35]
+    assert [step for step, found in told if found == Topic.NODES] == [5, 15, 25, 35]
+
+
+async def test_usage_is_told_with_the_tree() -> None:
+    clock = Clock()
+    watcher = Watcher(clock.monotonic, lambda: None)
+    taken(watcher)
+    clock.now_s += FAST_S
+    watcher.add(Topic.TREE | Topic.USAGE)
+    watcher.add(Topic.NODES | Topic.REPORTS)
+    assert taken(watcher) == Topic.TREE | Topic.NODES
+    clock.now_s += SLOW_S
+    assert not taken(watcher), "who reads the tree reads its usage"
 
 
 async def test_one_wait_ends_when_something_changes_or_becomes_due() -> None:
@@ -116,9 +128,12 @@ def test_each_batch_says_what_it_changed() -> None:
     told: list[Topic] = []
     pool.coordinator.env.hooks.changed = told.append
     pool.create("v")
-    assert told.pop() == Topic.TREE
+    assert told.pop() & ~Topic.USAGE == Topic.TREE
     client = Client(pool, "v")
     assert told == [Topic.TREE], "attached; opening a session alone changes nothing that is shown"
+    told.clear()
+    client.write({(10, 0): "word"})
+    assert set(told) == {Topic.USAGE}, "a write; opening segments for it is nothing that is shown"
     told.clear()
     pool.coordinator.execute(lambda txn: txn.tree.find("v"))
     with pytest.raises(Busy):
