@@ -136,6 +136,23 @@ class Pool:
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
         return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
 
+    def set_schedule(self, volume: str, *, every_s: int, keep: int, label: str = "") -> pb.Schedule:
+        """Snapshots of a volume by themselves: one every `every_s` seconds, of which the newest `keep` stay. The label
+        is part of their names; empty: made from the interval. Changes the schedule that has the label, if there is one.
+
+        NotFound, InvalidArgument; NotAllowed for what is no volume, or beyond the number of schedules.
+        """
+        request = pb.Schedule(volume=volume, label=label, every_s=every_s, keep=keep)
+        return self._call("SetSchedule", pb.Schedule, request)
+
+    def remove_schedule(self, volume: str, label: str = "") -> pb.Schedule:
+        """Ends a volume's schedule with that label, or its only one; the snapshots that it made stay. NotFound."""
+        return self._call("RemoveSchedule", pb.Schedule, pb.ScheduleName(volume=volume, label=label))
+
+    def schedules(self, volume: str = "") -> list[pb.Schedule]:
+        """The schedules of one volume, or of all."""
+        return list(self._call("ListSchedules", pb.ScheduleList, pb.ScheduleName(volume=volume)).schedules)
+
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""
         return self._call("GetVolume", pb.Volume, pb.VolumeName(name=name))

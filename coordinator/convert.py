@@ -10,6 +10,7 @@ from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
 from redfs.coordinator.figures import MountFigures
 from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.nodes import Hello
+from redfs.coordinator.schedules import Schedule
 from redfs.coordinator.status import Status
 from redfs.coordinator.volumes import COMPRESSION_NAMES
 from redfs.coordinator.watch import Topic
@@ -54,6 +55,7 @@ def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
         compression=COMPRESSION_NAMES[row.compression],
         minimum_nodes=row.minimum_nodes,
         mounts=mounts,
+        schedule_id=row.schedule_id,
     )
 
 
@@ -181,6 +183,10 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         requests=requests,
         damage_reports=damage_reports,
     )
+
+
+def to_schedule(schedule: Schedule) -> pb.Schedule:
+    return pb.Schedule(volume=schedule.volume, label=schedule.label, **schedule.row._asdict())
 
 
 def to_job(job: ShownJob) -> pb.Job:

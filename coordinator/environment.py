@@ -93,6 +93,8 @@ class CoordinatorConfig:
     """A snapshot waits this long for the mount to write what it holds."""
     hold_back: float = 0.03
     """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
+    schedule_min_s: float = 60.0
+    """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
     map_bytes: int = 256 << 30
@@ -100,7 +102,14 @@ class CoordinatorConfig:
 
     def __post_init__(self) -> None:
         parse_policy(self.default_policy)
-        for name in ("lease_s", "session_keep_s", "heartbeat_s", "node_down_s", "inventory_interval_s"):
+        for name in (
+            "lease_s",
+            "session_keep_s",
+            "heartbeat_s",
+            "node_down_s",
+            "inventory_interval_s",
+            "schedule_min_s",
+        ):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"setting {name} must be more than 0")
         if self.node_down_s <= self.heartbeat_s:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, jobs, requests, volumes
+from redfs.coordinator import check, convert, jobs, requests, schedules, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
@@ -196,6 +196,27 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
         finally:
             self._shell.watchers.leave(watcher)
+
+    async def SetSchedule(self, request: pb.Schedule, context: Any) -> pb.Schedule:  # noqa: N802
+        wanted = request.volume, request.label, request.every_s, request.keep
+        work = self._shell.run(lambda txn: schedules.set_schedule(txn, *wanted))
+        return convert.to_schedule(await _answer(context, work))
+
+    async def RemoveSchedule(self, request: pb.ScheduleName, context: Any) -> pb.Schedule:  # noqa: N802
+        work = self._shell.run(lambda txn: schedules.remove_schedule(txn, request.volume, request.label))
+        return convert.to_schedule(await _answer(context, work))
+
+    async def ListSchedules(self, request: pb.ScheduleName, context: Any) -> pb.ScheduleList:  # noqa: N802
+        def find() -> list[schedules.Schedule]:
+            unwritten = self._coordinator.env.unwritten_schedule_errors
+            with self._coordinator.read() as kv:
+                if request.volume:
+                    return schedules.of_volume(kv, request.volume, unwritten)
+                return list(schedules.all_schedules(kv, 0, unwritten))
+
+        found = await _answer(context, self._shell.read(find))
+        shown = [convert.to_schedule(schedule) for schedule in found if request.label in ("", schedule.label)]
+        return pb.ScheduleList(schedules=shown)
 
     async def ControlJob(self, request: pb.JobControl, context: Any) -> pb.Job:  # noqa: N802
         work = self._shell.run(lambda txn: jobs.control_job(txn, request.job_id, request.action))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from redfs.coordinator import schedules
 from redfs.coordinator.cluster import NodeView
 from redfs.coordinator.coordinator import Coordinator
 from redfs.coordinator.jobs import ShownJob, shown_jobs
@@ -60,6 +61,7 @@ def pool_status(coordinator: Coordinator) -> Status:
                 policies[row.policy] += 1
         problems, failed = node_problems(nodes, list(policies))
         problems += _damage_problems(kv)
+        problems += schedules.problems(schedules.all_schedules(kv, 0, coordinator.env.unwritten_schedule_errors))
         jobs = shown_jobs(kv, coordinator.env.progress)
         doomed = 0
         for _ in kv.scan(DOOMED, b"", b"\xff" * 15):

@@ -66,6 +66,8 @@ class Environment:
     progress: JobProgress
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
+    unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
+    """schedule id -> why its last run failed, while that cannot be written to its row."""
 
 
 class Txn:

@@ -41,6 +41,7 @@ from redfs.core.tables import (
     NEXT_VOLUME_KEY,
     POOL_ID_KEY,
     ROW_VERSION,
+    SCHEDULES,
     SESSIONS,
     Compression,
     JobKind,
@@ -51,6 +52,7 @@ from redfs.core.tables import (
     decode_u64,
     encode_u64,
     pair_range,
+    schedule_range,
     u64_key,
 )
 from redfs.core.versions.layout import Holder, HolderType
@@ -214,6 +216,7 @@ def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
         epoch=0,
         created_ns=txn.now_ns,
         name=name,
+        schedule_id=0,
     )
 
 
@@ -347,6 +350,8 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
         total = bytes_of_head(txn, row.lineage)
         txn.versions.drop_head(row.lineage)
         drop_job(txn, JobKind.REAP, row.volume_id)
+        for key, _ in list(txn.kv.scan(SCHEDULES, *schedule_range(row.volume_id))):
+            txn.kv.delete(SCHEDULES, key)
         add_job(txn, JobKind.RECLAIM_HEAD, row.lineage, 0, row.volume_id, name, total)
     else:
         total = bytes_of_pin(txn, row.lineage, row.epoch)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from enum import IntFlag
 
 from redfs.core.errors import Busy
-from redfs.core.tables import CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, VOLUMES
+from redfs.core.tables import CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, SCHEDULES, VOLUMES
 from redfs.core.versions.layout import SHOWN, WEIGHTS
 
 FAST_S = 0.2
@@ -57,6 +57,7 @@ TOPICS: dict[str, Topic] = {
     NODES: Topic.NODES,
     DAMAGE: Topic.NODES,
     JOBS: Topic.JOBS,
+    SCHEDULES: Topic.SCHEDULES,
     WEIGHTS: Topic.USAGE,
     SHOWN: Topic.USAGE,
 }

@@ -18,7 +18,14 @@ from pathlib import Path
 import click
 
 from redfs import __version__
-from redfs.client.cli import job_commands, mount_commands, node_commands, pool_commands, volume_commands
+from redfs.client.cli import (
+    job_commands,
+    mount_commands,
+    node_commands,
+    pool_commands,
+    schedule_commands,
+    volume_commands,
+)
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
@@ -64,6 +71,8 @@ for command in (
     job_commands.job,
 ):
     redfs.add_command(command)
+for verb in schedule_commands.COMMANDS:
+    volume_commands.snapshot.add_command(verb)
 
 
 @redfs.command()

@@ -223,7 +223,7 @@ def _consequences(doomed: pb.Volume, tree: list[pb.Volume]) -> list[str]:
 
 @click.group(cls=Group)
 def snapshot() -> None:
-    """Create, list and delete snapshots."""
+    """Create, list and delete snapshots, now or by the clock."""
 
 
 def _snapshot_name(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import grpc
 
 from redfs.core.errors import AlreadyExists, InvalidArgument, NotAllowed, NotFound, RedfsError
+from redfs.core.schedules import default_label
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
 from redfs.proto.rpc_errors import status_of, trailing_metadata
@@ -29,6 +30,7 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
             pb.Node(node_id=1, address="127.0.0.1:9", state="up", data_folder="/disk/node-0", capacity_bytes=1 << 40)
         ]
         self.check_items: list[pb.CheckItem] = []
+        self.schedules: list[pb.Schedule] = []
         self.happenings: list[Callable[[], None]] = []
         """Happen one after the other while somebody watches."""
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
@@ -124,6 +126,26 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     def GetStatus(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.PoolStatus:
         return self.status
+
+    def SetSchedule(self, request: pb.Schedule, context: grpc.ServicerContext) -> pb.Schedule:
+        self.calls.append(request)
+        self._find(request.volume, context)
+        made = pb.Schedule()
+        made.CopyFrom(request)
+        made.label = request.label or default_label(request.every_s)
+        made.next_ns = BORN_NS
+        self.schedules.append(made)
+        return made
+
+    def RemoveSchedule(self, request: pb.ScheduleName, context: grpc.ServicerContext) -> pb.Schedule:
+        found = [s for s in self.schedules if s.volume == request.volume and request.label in ("", s.label)]
+        if not found:
+            self._refuse(context, NotFound("no such schedule"))
+        self.schedules.remove(found[0])
+        return found[0]
+
+    def ListSchedules(self, request: pb.ScheduleName, context: grpc.ServicerContext) -> pb.ScheduleList:
+        return pb.ScheduleList(schedules=[s for s in self.schedules if request.volume in ("", s.volume)])
 
     def ControlJob(self, request: pb.JobControl, context: grpc.ServicerContext) -> pb.Job:
         self.calls.append(request)
