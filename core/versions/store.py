@@ -140,7 +140,7 @@ class VersionStore(VersionWriter):
 
     def _free_tail(self, line: Line, budget: int) -> tuple[bool, int]:
         """Ends a lineage without a head at its newest held pin: (done, rows)."""
-        last = line.newest_pin
+        last = self._newest_pin(line)
         rows = 0
         dead = list(islice(self._kv.scan(DEADLIST, dead_start(line.lineage, last + 1), u64(line.lineage + 1)), budget))
         for key, _ in dead:
@@ -193,7 +193,7 @@ class VersionStore(VersionWriter):
         newest = self._kv.first(VERSIONS, base, base + AFTER_VERSIONS)
         if newest is None or newest[1]:
             return
-        if not line.record.has_head and birth_of(newest[0]) > line.newest_pin:
+        if not line.record.has_head and birth_of(newest[0]) > self._newest_pin(line):
             return
         if self._kv.first(VERSIONS, newest[0] + b"\0", base + AFTER_VERSIONS) is not None:
             return
@@ -203,7 +203,7 @@ class VersionStore(VersionWriter):
     def _remove_if_ended(self, line: Line) -> Pin | None:
         """Removes a lineage without head and pins; returns the parent's pin if that has no holder any more."""
         lineage, record = line.lineage, line.record
-        if record.has_head or line.newest_pin:
+        if record.has_head or self._newest_pin(line):
             return None
         if self._kv.first(PINS, dropping_start(lineage), dropping_end(lineage)) is not None:
             return None
