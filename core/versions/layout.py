@@ -24,8 +24,10 @@ DEADLIST: Final = "deadlist"
 BIRTHS: Final = "births"
 LINEAGES: Final = "lineages"
 PINS: Final = "pins"
+WEIGHTS: Final = "weights"
+SHOWN: Final = "shown"
 HOLDINGS: Final = "holdings"
-TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS, HOLDINGS)
+TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS, WEIGHTS, SHOWN, HOLDINGS)
 
 
 OBJECT_BYTES: Final = (0, *(records.OBJECT_BYTES[kind] for kind in Kind))

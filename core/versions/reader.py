@@ -15,7 +15,7 @@ defined answer; the caller resolves names to (lineage, epoch) and holds the pin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from heapq import merge
 from typing import Final
 
@@ -71,15 +71,29 @@ _AFTER_INODE: Final = b"\xff" * max(OBJECT_BYTES)
 class Line:
     """A lineage's record and what is derived from it, ready for building keys."""
 
-    __slots__ = ("ancestor", "births_prefix", "ino_max", "inverted_head", "lineage", "newest_pin", "prefixes", "record")
+    __slots__ = (
+        "_find_pin", "_newest_pin", "ancestor", "births_prefix", "ino_max", "inverted_head", "lineage", "prefixes",
+        "record",
+    )  # fmt: skip
 
-    def __init__(self, lineage: int, record: LineageRecord, ancestor: Ancestor) -> None:
+    def __init__(self, lineage: int, record: LineageRecord, ancestor: Ancestor, find_pin: Callable[[int], int]) -> None:
         self.lineage = lineage
         self.ancestor = ancestor
-        self.newest_pin: int | None = None
-        """See `VersionReader._newest_pin`."""
+        self._newest_pin: int | None = None
+        self._find_pin = find_pin
         self.prefixes = tuple(version_prefix(lineage, kind) for kind in range(len(OBJECT_BYTES)))
         self.set_record(record)
+
+    @property
+    def newest_pin(self) -> int:
+        """Newest pin with a holder; 0 = none. Reads do not need it: it is looked up when it is asked for."""
+        if self._newest_pin is None:
+            self._newest_pin = self._find_pin(self.lineage)
+        return self._newest_pin
+
+    @newest_pin.setter
+    def newest_pin(self, epoch: int) -> None:
+        self._newest_pin = epoch
 
     def set_record(self, record: LineageRecord) -> None:
         self.record = record
@@ -106,7 +120,7 @@ class VersionReader:
             record = self._record(lineage)
             if len(self._lines) >= CACHED_LINES_MAX:
                 self._lines.clear()
-            line = self._lines[lineage] = Line(lineage, record, self._ancestor(lineage, record))
+            line = self._lines[lineage] = Line(lineage, record, self._ancestor(lineage, record), self._newest_pin)
         return line
 
     def _record(self, lineage: int) -> LineageRecord:
@@ -134,11 +148,8 @@ class VersionReader:
         assert found is not None
         return found
 
-    def _newest_pin(self, line: Line) -> int:
-        """The newest pin with a holder; 0 = none. Reads do not need it: it is looked up when it is asked for."""
-        if line.newest_pin is None:
-            line.newest_pin = self._held_before(line.lineage, None)
-        return line.newest_pin
+    def _newest_pin(self, lineage: int) -> int:
+        return self._held_before(lineage, None)
 
     def _held_before(self, lineage: int, epoch: int | None) -> int:
         """The newest held pin before `epoch` (None: of all); 0 = none."""
@@ -167,6 +178,14 @@ class VersionReader:
     def head_epoch(self, lineage: int) -> Epoch:
         """The epoch at which the lineage's head reads and writes. NotFound."""
         return self._line(lineage).record.head_epoch
+
+    def newest_pin(self, lineage: int) -> int:
+        """The newest held pin; 0 = none. NotFound."""
+        return self._line(lineage).newest_pin
+
+    def neighbours(self, lineage: int, epoch: int) -> tuple[int, int]:
+        """The held pins next before and after an epoch; 0 = none."""
+        return self._held_before(lineage, epoch), self._held_after(lineage, epoch)
 
     def depth(self, lineage: int) -> int:
         """How many lineages a read of this one may have to look at: 1 without a parent. NotFound."""
