@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
 from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.txn import Txn
-from redfs.coordinator.volumes import mounts_of
+from redfs.coordinator.volumes import all_mounts, mounts_of
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.policy import shrink
 from redfs.core.volume_tree import ReadTree
@@ -67,6 +67,7 @@ class Requests:
     def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
         self._coordinator = coordinator
         self._flush_done = flush_done
+        self._ancestry = coordinator.env.ancestry
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,
@@ -139,25 +140,25 @@ class Requests:
 
     def _get_rows(self, session_id: int, request: pb.GetRows) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows = reads.get_rows(volume, [(key.kind, key.obj) for key in request.keys])
         return {"get_rows": pb.GetRowsReply(rows=convert.to_rows(rows))}
 
     def _read_folder(self, session_id: int, request: pb.ReadFolder) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, last, complete = reads.read_folder(volume, request.ino, request.after, request.limit)
         return {"read_folder": pb.ReadFolderReply(rows=convert.to_rows(rows), last=last, complete=complete)}
 
     def _scan_rows(self, session_id: int, request: pb.ScanRows) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, complete = reads.scan_rows(volume, request.kind, request.start, request.end, request.limit)
         return {"scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=complete)}
 
     def _read_slots(self, session_id: int, request: pb.ReadSlots) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, located = reads.read_slots(kv, volume, request.ino, request.generation, request.first, request.count)
         return {
             "read_slots": pb.ReadSlotsReply(
@@ -187,7 +188,7 @@ class Requests:
     def _find_blocks(self, session_id: int, request: pb.FindBlocks) -> Answer:
         up = self._coordinator.cluster.up()
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             found = reads.find_blocks(kv, volume, request.fingerprints, up)
         return {"find_blocks": pb.FindBlocksReply(block_ids=found)}
 
@@ -198,7 +199,7 @@ class Requests:
         cluster = self._coordinator.cluster
         up = len(cluster.up())
         with self._coordinator.read() as kv:
-            row = reads.volume_reader(kv, session_id, request.volume_id).row
+            row = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry).row
             total = cluster.total_plain_bytes(shrink(row.policy, up, 1)) if up else 0
             free = min(total, sessions.writable_bytes(Txn(kv, self._coordinator.env), row))
         return {"stat_volume": pb.StatVolumeReply(total_bytes=total, free_bytes=free)}
@@ -265,5 +266,6 @@ def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
 def list_volumes(coordinator: Coordinator) -> pb.VolumeList:
     """The whole tree."""
     with coordinator.read() as kv:
-        rows = [convert.to_volume(row, mounts_of(kv, row.volume_id)) for row in ReadTree(kv).all()]
+        mounts = all_mounts(kv)
+        rows = [convert.to_volume(row, mounts.get(row.volume_id, ())) for row in ReadTree(kv).all()]
     return pb.VolumeList(volumes=rows)
