@@ -49,7 +49,6 @@ from redfs.core.tables import (
     SegmentRow,
     SegmentState,
     StatsRow,
-    VolumeRow,
     VolumeState,
     decode_block,
     decode_segment,

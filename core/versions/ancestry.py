@@ -25,7 +25,7 @@ DIRECT_MAX: Final = 4
 class Ancestor:
     """One lineage as its descendants see it; `above` leads on to its own parent."""
 
-    __slots__ = ("above", "family", "inherited_ino_max", "key", "lineage", "run", "seen")
+    __slots__ = ("above", "family", "inherited_ino_max", "jump", "key", "lineage", "run", "seen")
 
     def __init__(self, lineage: int, record: LineageRecord, above: Ancestor | None) -> None:
         self.lineage = lineage
@@ -37,8 +37,23 @@ class Ancestor:
         """The end of the keys of the parent's newest versions that this lineage may see."""
         self.inherited_ino_max = u64(record.inherited_ino_max) if above is not None else b""
         """Nothing of an inode after this one (8 bytes) is inherited; empty sorts before all of them."""
-        self.run = above.run + 1 if above is not None and record.indexed else 0
+        self.run: int = above.run + 1 if above is not None and record.indexed else 0
         """How many lineages from this one upward have all their inodes in the holdings table."""
+        self.jump: Ancestor = self
+        """Another one of the run, farther up, so that any can be reached in few steps: as far as its own and its
+        parent's jumps make them halve the way (Myers, "An applicative random-access stack")."""
+        if self.run > 1:
+            assert above is not None
+            near, far = above.jump, above.jump.jump
+            self.jump = far if above.run - near.run == near.run - far.run else above
+
+    def last_younger(self, than: int) -> Ancestor:
+        """The last one on the way up whose number is greater than that of `than`, this one at least; the run above
+        this one is not left. A few steps, however long it is."""
+        at = self
+        while at.above is not None and at.above.run and at.above.lineage > than:
+            at = at.jump if at.jump is not at and at.jump.lineage > than else at.above
+        return at
 
 
 class Ancestry:

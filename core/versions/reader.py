@@ -251,37 +251,24 @@ class VersionReader:
         inode. It names lineages outside of this line too (another clone's): the next one here that is as old or older
         is asked about then. Numbers fall from child to parent, so no step goes back.
         """
-        direct_max = self._ancestry.direct_max
+        asked = passed = 0
         while below.above is not None and ino <= below.inherited_ino_max:
             above = below.above
-            if above.run > direct_max:
-                yield from self._holders(below, ino)
-                while above.run:
-                    assert above.above is not None
-                    below, above = above, above.above
-            else:
-                yield above, below.seen
-                below = above
-
-    def _holders(self, below: Ancestor, ino: bytes) -> Iterator[tuple[Ancestor, bytes]]:
-        """The same for the indexed ancestors right above `below`, those without anything of the inode left out."""
-        above = below.above
-        asked = passed = 0
-        while above is not None and above.run and ino <= below.inherited_ino_max:
-            if asked < PATIENCE or passed > asked:
-                start = holding_key(above.family, ino, 0)
-                row = self._read.last(HOLDINGS, start, holding_key(above.family, ino, above.lineage + 1))
+            if above.run > self._ancestry.direct_max and (asked < PATIENCE or passed > asked):
+                first = holding_key(above.family, ino, 0)
+                row = self._read.last(HOLDINGS, first, holding_key(above.family, ino, above.lineage + 1))
                 asked += 1
-                if row is None:
-                    return
-                holder = holding_lineage(row[0])
-                while above is not None and above.run and above.lineage > holder:
-                    below, above = above, above.above
-                    passed += 1
-                if above is None or above.lineage != holder or ino > below.inherited_ino_max:
-                    continue
+                holder = 0 if row is None else holding_lineage(row[0])
+                if holder < above.lineage:
+                    run = above.run
+                    below = below.last_younger(holder)
+                    assert below.above is not None
+                    above = below.above
+                    passed += run - above.run
+                    if above.lineage != holder or ino > below.inherited_ino_max:
+                        continue
             yield above, below.seen
-            below, above = above, above.above
+            below = above
 
     def scan(
         self, lineage: int, epoch: int, kind: int, start: bytes, end: bytes | None, limit: int
