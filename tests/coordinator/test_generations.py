@@ -15,7 +15,6 @@ from redfs.core.records import Kind, inode_key, slot_key
 from redfs.core.tables import META, VOLUME_COUNT_KEY, encode_u64
 from redfs.core.versions.layout import HOLDINGS
 from redfs.core.volume_tree import ReadTree, VolumeTree
-
 from tests.coordinator.harness import Client, Pool, fingerprint
 
 GENERATIONS = 100
