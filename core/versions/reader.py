@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import merge
+from itertools import islice
 from typing import Final
 
 from redfs.core.errors import InvalidArgument, NotFound
@@ -200,6 +201,11 @@ class VersionReader:
         """The holders of a pin; none where it is not there or is being dropped."""
         rows = self._read.scan(PINS, held_start(lineage, epoch), held_start(lineage, epoch + 1))
         return [parse_held(key)[1] for key, _ in rows]
+
+    def is_held_once(self, lineage: int, epoch: int) -> bool:
+        """Whether a pin has exactly one holder. Two rows at most, also where thousands of clones hold it."""
+        rows = self._read.scan(PINS, held_start(lineage, epoch), held_start(lineage, epoch + 1))
+        return len(list(islice(rows, 2))) == 1
 
     def pins(self, lineage: int) -> list[Epoch]:
         """The pins with holders, oldest first."""
