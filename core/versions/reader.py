@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import merge
-from itertools import islice
 from typing import Final
 
 from redfs.core.errors import InvalidArgument, NotFound
@@ -37,7 +36,6 @@ from redfs.core.versions.layout import (
     VERSIONS,
     Holder,
     LineageRecord,
-    birth_key,
     birth_start,
     dropping_end,
     dropping_key,
@@ -52,7 +50,6 @@ from redfs.core.versions.layout import (
     parse_held,
     u64,
     unpack_lineage,
-    version_prefix,
 )
 
 SKIPPED_ROWS_MAX: Final = 8
@@ -65,6 +62,8 @@ PATIENCE: Final = 8
 """Questions to the holdings table before a look-up wants to see that they pay: that they pass over more ancestors than
 they are. A folder that every generation changed is found faster by asking each of them."""
 
+_KINDS: Final = tuple([bytes((kind,)) for kind in range(len(OBJECT_BYTES) + 1)])
+"""A kind as the byte in a key, and one for the end of the last."""
 _AFTER_INODE: Final = b"\xff" * max(OBJECT_BYTES)
 """Appended to an inode's number: after all its objects."""
 
@@ -82,7 +81,8 @@ class Line:
         self.ancestor = ancestor
         self._newest_pin: int | None = None
         self._find_pin = find_pin
-        self.prefixes = tuple(version_prefix(lineage, kind) for kind in range(len(OBJECT_BYTES)))
+        self.prefixes = tuple([ancestor.key + kind for kind in _KINDS])
+        """The start of the version keys of each kind."""
         self.set_record(record)
 
     @property
@@ -100,7 +100,7 @@ class Line:
         self.record = record
         self.ino_max = u64(record.ino_max)
         self.inverted_head = inverted(record.head_epoch)
-        self.births_prefix = birth_key(self.lineage, record.head_epoch, b"")
+        self.births_prefix = self.ancestor.key + u64(record.head_epoch)
 
 
 class VersionReader:
@@ -203,9 +203,10 @@ class VersionReader:
         return [parse_held(key)[1] for key, _ in rows]
 
     def is_held_once(self, lineage: int, epoch: int) -> bool:
-        """Whether a pin has exactly one holder. Two rows at most, also where thousands of clones hold it."""
-        rows = self._read.scan(PINS, held_start(lineage, epoch), held_start(lineage, epoch + 1))
-        return len(list(islice(rows, 2))) == 1
+        """Whether a pin has exactly one holder. Two seeks, also where thousands of clones hold it."""
+        start, end = held_start(lineage, epoch), held_start(lineage, epoch + 1)
+        first = self._read.first(PINS, start, end)
+        return first is not None and self._read.last(PINS, start, end) == first
 
     def pins(self, lineage: int) -> list[Epoch]:
         """The pins with holders, oldest first."""
@@ -242,7 +243,7 @@ class VersionReader:
         if ino > line.ancestor.inherited_ino_max:
             return None
         first = self._read.first
-        tail = bytes((kind,)) + obj
+        tail = _KINDS[kind] + obj
         for ancestor, seen in self._having(line.ancestor, ino):
             base = ancestor.key + tail
             row = first(VERSIONS, base + seen, base + AFTER_VERSIONS)
@@ -343,9 +344,9 @@ class VersionReader:
     ) -> Iterator[tuple[bytes, int, bytes]]:
         """(object, level, value or tombstone) of one lineage up to the keys' end `wanted`: own versions only, one for
         each object."""
-        prefix = ancestor.key + bytes((kind,))
+        prefix = ancestor.key + _KINDS[kind]
         low = _bound(prefix, start, kind)
-        high = ancestor.key + bytes((kind + 1,)) if end is None else _bound(prefix, end, kind)
+        high = ancestor.key + _KINDS[kind + 1] if end is None else _bound(prefix, end, kind)
         object_at = len(prefix)
         last: bytes | None = None
         while True:
