@@ -119,7 +119,7 @@ class Requests:
             else:
                 row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
             return pb.AttachReply(
-                volume=show_volume(txn.kv, row),
+                volume=show_volume(txn.kv, row, txn.versions),
                 lineage=row.lineage,
                 epoch=row.epoch,
                 root=root,

@@ -255,8 +255,8 @@ class VersionReader:
         """Ancestors that may have something of an inode (8 bytes), nearest first, and the end of the newest keys seen.
 
         Where many of one family lie ahead, the holdings table is asked which is the next one to have something of the
-        inode. It names lineages outside of this line too (another clone's): the next one here that is as old or older
-        is asked about then. Numbers fall from child to parent, so no step goes back.
+        inode. It names lineages outside of this line too (another clone's): then the next one here that is older has
+        its turn, whatever it has. Numbers fall from child to parent, so no step goes back.
         """
         asked = passed = 0
         while below.above is not None and ino <= below.inherited_ino_max:
@@ -272,8 +272,6 @@ class VersionReader:
                     assert below.above is not None
                     above = below.above
                     passed += run - above.run
-                    if above.lineage != holder or ino > below.inherited_ino_max:
-                        continue
             yield above, below.seen
             below = above
 

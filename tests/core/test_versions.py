@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from redfs.core.errors import AlreadyExists, InvalidArgument, NotAllowed, NotFound, RedfsError, WrongFormat
+from redfs.core.ids import Epoch, Lineage
 from redfs.core.kv import MemoryKv, Overlay
 from redfs.core.records import Kind
 from redfs.core.versions import (
@@ -23,7 +24,8 @@ from redfs.core.versions import (
     verify,
 )
 from redfs.core.versions import ancestry as ancestry_module
-from redfs.core.versions.layout import pack_lineage, unpack_lineage
+from redfs.core.versions.ancestry import Ancestor
+from redfs.core.versions.layout import LineageRecord, pack_lineage, unpack_lineage
 from redfs.core.versions.reader import PATIENCE
 from redfs.core.versions.weights import HEAD, Weight, freed_by_head, freed_by_pin, shown_by
 
@@ -408,6 +410,22 @@ def test_a_change_that_was_given_up_leaves_nothing_in_the_shared_ancestry() -> N
     assert given_up.get(3, 1, Kind.INODE, INO) == b"of 1"
     store.fork(2, 1, 3, family=1)
     assert VersionReader(kv, ancestry).get(3, 1, Kind.INODE, INO) == b"of 2"
+
+
+def test_any_ancestor_of_a_long_line_is_a_few_steps_away() -> None:
+    line = [Ancestor(1, LineageRecord(Lineage(0), Epoch(0), Epoch(1), True, False, 1, False, 0, 0), None)]
+    for number in range(2, 1025):
+        record = LineageRecord(Lineage(number - 1), Epoch(1), Epoch(1), True, False, 1, True, 0, 0)
+        line.append(Ancestor(2 * number, record, line[-1]))
+    for than in range(0, 2050, 7):
+        wanted = next((a for a in line[1:] if a.lineage > than), line[-1])
+        assert line[-1].last_younger(than) is wanted
+        at, steps = line[-1], 0
+        while at is not wanted:
+            assert at.above is not None
+            at = at.jump if at.jump.lineage > than and at.jump is not at else at.above
+            steps += 1
+        assert steps <= 20
 
 
 def test_ancestors_are_forgotten_at_the_bound_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
