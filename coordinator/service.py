@@ -25,6 +25,7 @@ from redfs.coordinator.txn import Txn
 from redfs.coordinator.watch import Topic
 from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
 from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree
 from redfs.proto import rpc_errors
 from redfs.proto.gen import cluster_pb2 as pb
@@ -70,7 +71,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     def _shown(self, row: VolumeRow) -> pb.Volume:
         with self._coordinator.read() as kv:
-            return requests.show_volume(kv, row)
+            return requests.show_volume(kv, row, VersionReader(kv, self._coordinator.env.ancestry))
 
     async def _volume(self, context: Any, command: Command[VolumeRow]) -> pb.Volume:
         return self._shown(await _answer(context, self._shell.run(command)))

@@ -49,6 +49,7 @@ from redfs.core.tables import (
     shard_key,
     u64_key,
 )
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.store import VersionStore
 from redfs.core.versions.weights import Weight
 from redfs.core.volume_tree import VolumeTree
@@ -68,6 +69,8 @@ class Environment:
     figures: FiguresBook = field(default_factory=FiguresBook)
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
+    ancestry: Ancestry = field(default_factory=Ancestry)
+    """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
 
 
 class Txn:
@@ -76,7 +79,7 @@ class Txn:
     def __init__(self, base: ReadKv, env: Environment) -> None:
         self.env = env
         self.kv = Overlay(base)
-        self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1])
+        self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1], env.ancestry)
         self.tree = VolumeTree(self.kv)
         self.after_commit: list[Callable[[], None]] = []
         self.fresh_blocks: Mapping[int, BlockRow] = {}

@@ -32,6 +32,7 @@ from redfs.core.records import (
     inode_key,
 )
 from redfs.core.tables import (
+    ALL_U64,
     DELEGATIONS,
     FAMILIES,
     FORMAT_KEY,
@@ -53,6 +54,7 @@ from redfs.core.tables import (
     encode_u64,
     pair_range,
     schedule_range,
+    split_pair,
     u64_key,
 )
 from redfs.core.versions.layout import Holder, HolderType
@@ -206,7 +208,7 @@ def _peek_volume_id(txn: Txn) -> int:
 
 def _next_volume_id(txn: Txn) -> int:
     volume_id = txn.next_number(NEXT_VOLUME_KEY)
-    if volume_id > MAX_VOLUMES and sum(1 for _ in txn.tree.all()) >= MAX_VOLUMES:
+    if txn.tree.count() >= MAX_VOLUMES:
         raise NotAllowed(f"the pool has {MAX_VOLUMES} volumes and snapshots already: delete some first")
     return volume_id
 
@@ -241,7 +243,7 @@ def create_snapshot(txn: Txn, name: str) -> VolumeRow:
 
 def _freeze(txn: Txn, volume: VolumeRow, name: str) -> VolumeRow:
     """Pins the volume's head under a name that is free."""
-    snapshots = sum(1 for child in txn.tree.children(volume.volume_id) if child.kind == VolumeKind.SNAPSHOT)
+    snapshots = txn.tree.count_snapshots(volume.volume_id)
     if snapshots >= MAX_SNAPSHOTS_PER_VOLUME:
         raise NotAllowed(f"{volume.name!r} has {snapshots} snapshots already: delete some first")
     volume_id = _next_volume_id(txn)
@@ -395,6 +397,17 @@ def mounts_of(kv: ReadKv, volume_id: int) -> list[str]:
         raw = kv.get(SESSIONS, key[8:])
         if raw is not None:
             found.append(decode_session(raw).client_name)
+    return found
+
+
+def all_mounts(kv: ReadKv) -> dict[int, list[str]]:
+    """Volume -> who has it mounted, for people: of all volumes at once."""
+    names = {decode_u64(key): decode_session(raw).client_name for key, raw in kv.scan(SESSIONS, b"", ALL_U64)}
+    found: dict[int, list[str]] = {}
+    for key, _ in kv.scan(MOUNTS, b"", ALL_U64 * 2):
+        volume_id, session = split_pair(key)
+        if session in names:
+            found.setdefault(volume_id, []).append(names[session])
     return found
 
 

@@ -25,6 +25,8 @@ NAMES = "names"
 """full name (a snapshot's is VOLUME@NAME) -> volume id."""
 CHILDREN = "children"
 """parent volume id, volume id -> nothing."""
+SNAPSHOT_COUNTS = "snapshot_counts"
+"""volume id -> how many snapshots it has that are not deleted. None: no row."""
 BLOCKS = "blocks"
 """block id -> BlockRow. A block without references has no row."""
 SEGMENTS = "segments"
@@ -59,8 +61,8 @@ SCHEDULES = "schedules"
 """volume id, label -> ScheduleRow."""
 
 TABLES = (
-    META, VOLUMES, NAMES, CHILDREN, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES, ATTACHMENTS, MOUNTS,
-    DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
+    META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
+    ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -72,6 +74,8 @@ STATS_KEY = b"stats"
 NEXT_SEGMENT_KEY = b"next_segment"
 """Next segment counter of this incarnation."""
 NEXT_VOLUME_KEY = b"next_volume"
+VOLUME_COUNT_KEY = b"volume_count"
+"""Nodes of the tree, deleted ones too."""
 NEXT_SESSION_KEY = b"next_session"
 NEXT_NODE_KEY = b"next_node"
 NEXT_JOB_KEY = b"next_job"
