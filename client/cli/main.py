@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from redfs import __version__
-from redfs.client.cli import mount_commands, node_commands, pool_commands, volume_commands
+from redfs.client.cli import console_commands, mount_commands, node_commands, pool_commands, volume_commands
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
@@ -60,6 +60,7 @@ for command in (
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,
+    console_commands.console,
 ):
     redfs.add_command(command)
 
