@@ -98,7 +98,7 @@ def _add_files(app: FastAPI, page: Path) -> None:
     async def docs() -> FileResponse:
         return FileResponse(DOCS / "docs.html")
 
-    app.mount("/static", StaticFiles(directory=page), name="page")
+    app.mount("/static", StaticFiles(directory=page, check_dir=False), name="page")
     app.mount(f"{API}/docs", StaticFiles(directory=DOCS), name="docs")
 
 

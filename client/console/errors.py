@@ -9,7 +9,6 @@ does not fit). What nobody expected becomes `internal`, with the traceback in th
 from __future__ import annotations
 
 import errno
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,8 +33,6 @@ from redfs.core.errors import (
     Unavailable,
     WrongFormat,
 )
-
-log = logging.getLogger("redfs.console")
 
 STATUS: dict[type[RedfsError], int] = {
     InvalidArgument: 400,
@@ -113,10 +110,14 @@ def install(app: FastAPI) -> None:
     async def framework(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code = NotFound.code if error.status_code == 404 else InvalidArgument.code
-        return JSONResponse(
-            body(code, str(error.detail)), status_code=error.status_code, headers=dict(error.headers or {})
-        )
+        told = {404: "there is nothing at this address", 405: "this cannot be done at this address"}
+        message = told.get(error.status_code, str(error.detail))
+        return JSONResponse(body(code, message), status_code=error.status_code, headers=dict(error.headers or {}))
 
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return answer_to_unexpected(error)
+
+    app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(RedfsError, family)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, framework)
@@ -131,7 +132,6 @@ def describe(error: RequestValidationError) -> str:
     return f"{place}: {first.get('msg', 'does not fit')}{more}"
 
 
-def unexpected(name: str, error: Exception) -> JSONResponse:
-    """For what nobody expected."""
-    log.error("unexpected error in %s", name, exc_info=error)
+def answer_to_unexpected(error: Exception) -> JSONResponse:
+    """For what nobody expected; that it is logged is left to the guard, which sees all of it."""
     return answer(InternalError(f"unexpected {type(error).__name__} in the console: see its log"))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from collections.abc import Collection
 from typing import Any
 
@@ -26,6 +27,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redfs.client.console import errors
 from redfs.core.errors import InvalidArgument, NotAllowed
+
+log = logging.getLogger("redfs.console")
 
 API = "/api/v1"
 CHANGE_HEADER = b"x-redfs-console"
@@ -76,9 +79,10 @@ class Guard:
         try:
             await self._app(scope, _bounded(scope, receive), guarded_send)
         except Exception as error:
-            if started:
-                raise
-            await errors.unexpected(scope["path"], error)(scope, receive, guarded_send)
+            # An answer that was begun and not ended makes the server break the connection off.
+            log.error("unexpected error in %s %s", scope["method"], scope["path"], exc_info=error)
+            if not started:
+                await errors.answer_to_unexpected(error)(scope, receive, guarded_send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])

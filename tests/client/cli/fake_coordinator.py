@@ -20,7 +20,7 @@ BORN_NS = 1_700_000_000_000_000_000
 class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
     """Answers people's calls; `calls` lists the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 2) -> None:
         zero = pb.Volume(volume_id=1, kind="zero", name="zero", state="ok")
         self.volumes = {"zero": zero}
         self.calls: list[Any] = []
@@ -29,7 +29,7 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
             pb.Node(node_id=1, address="127.0.0.1:9", state="up", data_folder="/disk/node-0", capacity_bytes=1 << 40)
         ]
         self.check_items: list[pb.CheckItem] = []
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers))
         cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
