@@ -29,8 +29,8 @@ CHANGE = {"X-RedFS-Console": "1"}
 class ConsoleCoordinator(FakeCoordinator):
     """The fake coordinator with what only the console's tests ask of it."""
 
-    def __init__(self) -> None:
-        super().__init__(workers=8)
+    def __init__(self, address: str = "127.0.0.1:0") -> None:
+        super().__init__(workers=8, address=address)
         self.words: queue.Queue[pb.Changed] = queue.Queue()
         """What watchers are told."""
         self.diff = [pb.DiffEntry(change="created", path=b"a/\xff%", kind="file", after_bytes=3)]
@@ -46,12 +46,15 @@ class ConsoleCoordinator(FakeCoordinator):
 
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Changed]:
         self.watchers += 1
+        context.add_callback(self._watcher_left)
         yield pb.Changed(tree=True, nodes=True, jobs=True, schedules=True)
         while context.is_active() and not self.stopped:
             try:
                 yield self.words.get(timeout=POLL_S)
             except queue.Empty:
                 continue
+
+    def _watcher_left(self) -> None:
         self.watchers -= 1
 
     def DiffVolumes(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> Iterator[pb.DiffPage]:
