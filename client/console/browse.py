@@ -39,9 +39,15 @@ VERSIONS_AT_ONCE = 4
 """Views that one such request holds; beside it others still get theirs."""
 VERSION_REQUESTS = 2
 """Such requests at once; later ones wait."""
+SLOT_NUMBER = slice(12, None)
+"""Of a slot's object: behind inode and generation."""
 SLOTS_PER_SCAN = 1000
 MAX_COMPARED_SLOTS = 200_000
-"""Slot records read for one request, 25 GiB of file in all; versions beyond are compared by size and times."""
+"""Slot records read for one request, 25 GiB of file in all; beyond it is not known whether versions are the same."""
+
+
+Identity = tuple[str, int, Any]
+"""Of a version: kind, size, and what else must be equal (None: not known)."""
 
 
 def kind_of(mode: int) -> str:
@@ -134,7 +140,7 @@ class Versions:
             slots = asyncio.Semaphore(VERSIONS_AT_ONCE)
             looks = await asyncio.gather(*(self._look(node, names, slots, budget) for node in nodes))
         found: list[dict[str, Any]] = []
-        before: tuple[dict[str, Any], tuple[Any, ...] | None] | None = None
+        before: tuple[dict[str, Any], Identity | None] | None = None
         for look in looks:
             if look is None:
                 continue  # deleted meanwhile
@@ -147,7 +153,7 @@ class Versions:
 
     async def _look(
         self, node: pb.Volume, names: Sequence[bytes], slots: asyncio.Semaphore, budget: list[int]
-    ) -> tuple[dict[str, Any], tuple[Any, ...] | None] | None:
+    ) -> tuple[dict[str, Any], Identity | None] | None:
         version: dict[str, Any] = {
             "node": node.name,
             "volume_id": node.volume_id,
@@ -192,49 +198,45 @@ def _nodes_of(volume: str, tree: Sequence[pb.Volume]) -> list[pb.Volume]:
     return [*snapshots[-MAX_VERSIONS:], live]
 
 
-def _same(before: tuple[Any, ...] | None, now: tuple[Any, ...] | None) -> bool | None:
-    """Whether two versions show the same; None where too much would have had to be compared to know."""
+def _same(before: Identity | None, now: Identity | None) -> bool | None:
+    """Whether two versions show the same; None where too much would have had to be compared to know. Times prove
+    nothing either way: they can be set, and a file that is being written is committed in parts."""
     if before is None or now is None:
         return False
-    if before[0] != now[0]:
+    if before[:2] != now[:2]:
         return False
-    if before[1] != now[1]:
-        return None  # one compared by its data, the other by its attributes
-    return before == now
+    return None if before[2] is None or now[2] is None else before[2] == now[2]
 
 
-async def _identity(view: View, entry: Entry, budget: list[int]) -> tuple[Any, ...]:
-    """What is equal where two versions show the same: (kind, compared how, ...). A folder's are its own names and
-    attributes, not what lies below."""
+async def _identity(view: View, entry: Entry, budget: list[int]) -> Identity:
+    """What is equal where two versions show the same: (kind, size, the rest, None where that is not known). A folder's
+    is what it lists, not what lies below."""
     inode = entry.inode
     kind = kind_of(inode.mode)
     if kind == "symlink":
-        return kind, "target", inode.symlink
+        return kind, 0, inode.symlink
     if kind != "file":
-        return kind, "attributes", entry.ino, inode.size, inode.mtime_ns, inode.rdev
-    digest = hashlib.blake2b(digest_size=16)
+        return kind, inode.size, (entry.ino, inode.mtime_ns, inode.rdev)
     end = slot_count(inode.size)
-    if end <= budget[0] and await _digest_slots(view, entry, end, digest, budget):
-        return kind, "data", inode.size, digest.digest()
-    return kind, "attributes", entry.ino, inode.size, inode.mtime_ns, inode.ctime_ns
+    if end > budget[0]:
+        return kind, inode.size, None
+    budget[0] -= end
+    return kind, inode.size, await _digest(view, entry, end)
 
 
-async def _digest_slots(view: View, entry: Entry, end: int, digest: Any, budget: list[int]) -> bool:
-    """Feeds a file's slot records. Their generation is left out: a cut elsewhere in the file changes it."""
-    ranges = [*entry.inode.generations]
+async def _digest(view: View, entry: Entry, end: int) -> bytes:
+    """Of a file's slot records. Their generation is left out: a cut elsewhere in the file changes it."""
+    digest = hashlib.blake2b(digest_size=16)
+    ranges = entry.inode.generations
     for number, (first, generation) in enumerate(ranges):
         upto = min(end, ranges[number + 1].first_slot if number + 1 < len(ranges) else end)
         at, last = slot_key(entry.ino, generation, first).obj, slot_key(entry.ino, generation, upto).obj
-        while first < upto and at < last:
-            reply = await view.call(
-                scan_rows=pb.ScanRows(volume_id=view.view_id, kind=Kind.SLOT, start=at, end=last, limit=SLOTS_PER_SCAN)
-            )
+        while at < last:
+            request = pb.ScanRows(volume_id=view.view_id, kind=Kind.SLOT, start=at, end=last, limit=SLOTS_PER_SCAN)
+            reply = await view.call(scan_rows=request)
             for row in reply.rows:
-                digest.update(row.obj[12:] + len(row.value).to_bytes(4, "big") + row.value)
-            budget[0] -= max(1, len(reply.rows))
-            if reply.complete:
+                digest.update(row.obj[SLOT_NUMBER] + len(row.value).to_bytes(4, "big") + row.value)
+            if reply.complete or not reply.rows:
                 break
-            if budget[0] <= 0:
-                return False
             at = reply.rows[-1].obj + b"\0"
-    return True
+    return digest.digest()

@@ -36,7 +36,7 @@ class Streamed(Response):
         first: bytes = b"",
         status_code: int = 200,
         held: contextlib.AsyncExitStack | None = None,
-        stall_s: float = STALL_S,
+        stall_s: float | None = None,
     ) -> None:
         # Not through the base class, which would add a length of its own.
         self.status_code = status_code
@@ -47,7 +47,7 @@ class Streamed(Response):
         self._what = what
         self._first = first
         self._held = held
-        self._stall_s = stall_s
+        self._stall_s = STALL_S if stall_s is None else stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send), name=f"send {self._what}")

@@ -74,7 +74,7 @@ def route_of(method: str, path: str) -> APIRoute:
         route
         for routes in (pool_routes, volume_routes)
         for route in routes.router.routes
-        if isinstance(route, APIRoute) and route.path == path and method.upper() in route.methods
+        if isinstance(route, APIRoute) and route.path == path and method.upper() in (route.methods or ())
     )
 
 
@@ -118,7 +118,8 @@ async def test_the_documentation_names_parameters_refusals_and_the_header(consol
 def test_a_reply_that_is_not_as_the_message_says_does_not_fit_its_schema() -> None:
     data = message_data(pb.Volume(name="v", usage=pb.Usage(logical_bytes=5)))
     model_of(pb.Volume).model_validate(data, strict=True)
-    for wrong in ({"name": 5}, {"more": 1}, {"usage": {}}, {"allowed": "clone"}, {"quota_bytes": -1}):
+    wrongs: list[dict[str, Any]] = [{"name": 5}, {"more": 1}, {"usage": {}}, {"allowed": "clone"}, {"quota_bytes": -1}]
+    for wrong in wrongs:
         with pytest.raises(ValueError):
             model_of(pb.Volume).model_validate(data | wrong, strict=True)
 
@@ -214,7 +215,7 @@ async def test_without_a_coordinator_the_page_is_there_and_the_api_says_why(
 
 def test_every_error_of_the_family_has_its_status() -> None:
     for code, cls in BY_CODE.items():
-        error: RedfsError = cls(5) if issubclass(cls, FsError) else cls("text")  # type: ignore[arg-type]
+        error: RedfsError = cls(5) if issubclass(cls, FsError) else cls("text")
         assert error.code == code
         assert 400 <= status_of(error) < 600
         assert cls in STATUS
