@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from redfs.core.errors import InvalidArgument
 
-_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def encode(path: bytes) -> str:
@@ -22,12 +22,16 @@ def encode(path: bytes) -> str:
 
 def decode(text: str) -> bytes:
     """The bytes that such a text means; what is not encoded stands for itself, in UTF-8."""
-    if _BROKEN_ESCAPE.search(text):
-        raise InvalidArgument(f"the path {text!r} has a % that two hex digits do not follow: write % as %25")
     try:
-        return unquote_to_bytes(text)
+        return _decode(text.encode())
     except UnicodeEncodeError:
         raise InvalidArgument("the path holds half of a surrogate pair: percent-encode its bytes") from None
+
+
+def _decode(raw: bytes) -> bytes:
+    if _BROKEN_ESCAPE.search(raw):
+        raise InvalidArgument(f"the path '{shown(raw)}' has a % that two hex digits do not follow: write % as %25")
+    return unquote_to_bytes(raw)
 
 
 def from_query(query: bytes, name: str = "path", default: bytes = b"/") -> bytes:
@@ -35,7 +39,7 @@ def from_query(query: bytes, name: str = "path", default: bytes = b"/") -> bytes
     for field in query.split(b"&"):
         key, _, value = field.partition(b"=")
         if unquote_to_bytes(key.replace(b"+", b" ")) == name.encode():
-            return decode(value.replace(b"+", b" ").decode("latin-1")) if value.isascii() else unquote_to_bytes(value)
+            return _decode(value.replace(b"+", b" "))
     return default
 
 

@@ -133,7 +133,8 @@ class Node:
 
 
 class World:
-    def __init__(self, channel: Any, coordinator: Coordinator) -> None:
+    def __init__(self, channel: Any, coordinator: Coordinator, address: str) -> None:
+        self.address = address
         self.channel = channel
         self.coordinator = coordinator
         self.stub: Any = cluster_pb2_grpc.CoordinatorServiceStub(channel)
@@ -168,7 +169,7 @@ async def world(folder: Path, nodes: int = 6, **settings: Any) -> AsyncIterator[
     port = rpc.listen(server, "127.0.0.1:0")
     await serve(shell, server)
     channel = rpc.open_channel(f"127.0.0.1:{port}")
-    made = World(channel, coordinator)
+    made = World(channel, coordinator, f"127.0.0.1:{port}")
     try:
         await made.add_nodes(nodes)
         yield made
