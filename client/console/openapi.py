@@ -22,6 +22,7 @@ Everything that the console shows and does. Replies are the messages of the coor
 Requests that change something need the header `X-RedFS-Console: 1`. Paths in a volume are percent-encoded bytes, in
 URLs and in JSON alike: what a reply says as `path` can be put behind `?path=` as it is.
 """
+FRAMEWORK_WORDS = "Successful Response"
 HEADER = {
     "name": "X-RedFS-Console",
     "in": "header",
@@ -56,6 +57,9 @@ def _correct(schema: dict[str, Any]) -> None:
     for operations in schema["paths"].values():
         for method, operation in operations.items():
             operation["responses"].pop("422", None)
+            done = operation["responses"]["200"]
+            if done["description"] == FRAMEWORK_WORDS:
+                done["description"] = "done"
             if method not in ("get", "head"):
                 operation.setdefault("parameters", []).append(HEADER)
             if method == "head":

@@ -29,6 +29,18 @@ function typeOf(spec, schema) {
   return schema.format ? `${schema.type} (${schema.format})` : schema.type ?? "";
 }
 
+// What a value may be beyond its type: bounds, and what stands for it when it is left out.
+function boundsOf(schema) {
+  const words = [];
+  if (schema?.minimum !== undefined || schema?.maximum !== undefined) {
+    words.push(`${schema.minimum ?? ""} to ${schema.maximum ?? ""}`.trim());
+  }
+  if (schema?.maxLength !== undefined) words.push(`at most ${schema.maxLength} characters`);
+  if (schema?.maxItems !== undefined) words.push(`at most ${schema.maxItems}`);
+  if (schema?.default !== undefined && schema.default !== null) words.push(`default ${JSON.stringify(schema.default)}`);
+  return words.length ? `, ${words.join(", ")}` : "";
+}
+
 // The names of the objects that a schema leads to, itself first.
 function objectsIn(spec, schema, found = new Set()) {
   if (!schema || typeof schema !== "object") return found;
@@ -56,7 +68,7 @@ function fields(spec, name) {
   const schema = spec.components.schemas[name];
   const rows = Object.entries(schema.properties ?? {}).map(([field, about]) => [
     make("code", {}, field),
-    typeOf(spec, about),
+    typeOf(spec, about) + boundsOf(about),
     (schema.required ?? []).includes(field) ? "required" : "",
     prose(about.description),
   ]);
@@ -68,7 +80,8 @@ function operation(spec, path, method, about) {
   if (about.parameters?.length) {
     parts.push(make("h3", {}, "Parameters"));
     parts.push(table(["name", "in", "type", "", ""], about.parameters.map((parameter) => [
-      make("code", {}, parameter.name), parameter.in, typeOf(spec, parameter.schema),
+      make("code", {}, parameter.name), parameter.in,
+      typeOf(spec, parameter.schema) + boundsOf(parameter.schema),
       parameter.required ? "required" : "", prose(parameter.description ?? parameter.schema?.description),
     ])));
   }

@@ -100,6 +100,7 @@ async def test_the_documentation_names_parameters_refusals_and_the_header(consol
             assert operation["description"], path
             names.append(operation["operationId"])
             assert "422" not in operation["responses"], path
+            assert "Successful" not in operation["responses"]["200"]["description"]
             for status in ("400", "403", "503"):
                 assert status in operation["responses"]
             parameters = {parameter["name"]: parameter for parameter in operation.get("parameters", [])}
