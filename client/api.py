@@ -269,9 +269,13 @@ class Pool:
         return reply
 
     def _rebuilt(self, error: grpc.RpcError) -> RedfsError:
-        """What the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
-        call: Any = error
-        answered = ERROR_KEY in dict(call.trailing_metadata() or ())
-        if not answered and call.code() in SILENCE:
-            return Unavailable(f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}")
-        return from_rpc(error, f"the coordinator at {self.address}")
+        return rebuilt(error, self.address, self._hint)
+
+
+def rebuilt(error: grpc.RpcError, address: str, hint: str) -> RedfsError:
+    """The error that the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
+    call: Any = error
+    answered = ERROR_KEY in dict(call.trailing_metadata() or ())
+    if not answered and call.code() in SILENCE:
+        return Unavailable(f"cannot reach the coordinator at {address}: is it running? Try {hint}")
+    return from_rpc(error, f"the coordinator at {address}")

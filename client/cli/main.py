@@ -19,6 +19,7 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
+    console_commands,
     job_commands,
     mount_commands,
     node_commands,
@@ -69,6 +70,7 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    console_commands.console,
 ):
     redfs.add_command(command)
 for verb in schedule_commands.COMMANDS:
