@@ -20,6 +20,7 @@ import click
 from redfs import __version__
 from redfs.client.cli import (
     console_commands,
+    copy_commands,
     job_commands,
     mount_commands,
     node_commands,
@@ -65,6 +66,7 @@ for command in (
     volume_commands.snapshot,
     volume_commands.clone,
     volume_commands.rollback,
+    copy_commands.cp,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,

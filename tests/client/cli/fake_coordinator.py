@@ -97,6 +97,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         kept = self._add("snapshot", f"{volume.name}@{request.keep or 'before'}", volume, context)
         return pb.VolumeRollbackReply(volume=volume, kept=kept)
 
+    def CopyBetween(self, request: pb.CopyFiles, context: grpc.ServicerContext) -> pb.CopyFilesReply:
+        self.calls.append(request)
+        for name in (request.source, request.target):
+            self._find(name, context)
+        if request.target_path == b"/taken" and not request.replace:
+            self._refuse(context, AlreadyExists("it exists already"))
+        return pb.CopyFilesReply(files=1234, bytes=6_000_000_000, path=request.target_path)
+
     def GetVolume(self, request: pb.VolumeName, context: grpc.ServicerContext) -> pb.Volume:
         return self._find(request.name, context)
 
