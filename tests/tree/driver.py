@@ -305,6 +305,27 @@ class Tree:
         size = dice.pick((0, 1, 5000, SLOT_BYTES, SLOT_BYTES + 1, 3 * SLOT_BYTES - 7))
         return (bytes([dice.number(1, 3)]) * 251 + bytes(5))[: size or 1] * (size // 256 + 1) if size else b""
 
+    def copy(self, dice: Dice) -> None:
+        """A file, a folder or everything of any node goes into a live volume, mounted or not; no data is stored."""
+        source = dice.pick([n for n in self.named("live", "snapshot") if n.content])
+        target = dice.pick(self.named("live"))
+        path = dice.pick(["", *sorted(source.content)])
+        new = self._fresh("copy")
+        replaced = sorted(p for p, file in target.content.items() if file.kind == "file")
+        whole = path == "" or source.content[path].kind == "folder"
+        if len(target.content) + len(source.content) > 3 * MAX_PATHS:
+            return
+        if replaced and not whole and dice.number(0, 1):
+            new = dice.pick(replaced)
+            self.refused(AlreadyExists, "copy", source.name, path or "/", target.name, new)
+        self.world.call("copy", source.name, path or "/", target.name, new, replace=True)
+        below = {p[len(path) :].lstrip("/"): file for p, file in source.content.items() if not path or _is_in(p, path)}
+        target.content.pop(new, None)
+        if not path:
+            target.content[new] = FOLDER
+        for inside, file in below.items():
+            target.content[f"{new}/{inside}" if inside else new] = file
+
     # ------------------------------------------------------------ the pool against the model
 
     def compare(self) -> None:
@@ -361,6 +382,10 @@ class Tree:
             self.world.close()
 
 
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
 OPERATIONS: dict[str, tuple[Callable[[Tree, Dice], None], Callable[[Tree], bool], int]] = {
     "create": (Tree.create, Tree.has_room, 1),
     "snapshot": (Tree.snapshot, lambda t: t.has_room() and bool(t.named("live")), 3),
@@ -374,6 +399,7 @@ OPERATIONS: dict[str, tuple[Callable[[Tree, Dice], None], Callable[[Tree], bool]
     "mount": (Tree.mount, lambda t: bool(t.named("live")), 1),
     "unmount": (Tree.unmount, lambda t: bool(t.mounts), 2),
     "change_files": (Tree.change_files, lambda t: bool(t.named("live")), 6),
+    "copy": (Tree.copy, lambda t: bool(t.named("live")) and any(n.content for n in t.named("live", "snapshot")), 3),
     "try_what_is_not_allowed": (Tree.try_what_is_not_allowed, lambda t: True, 1),
 }
 """Name -> (operation, when it is possible, how often a random history does it)."""

@@ -19,6 +19,7 @@ import blake3
 
 from redfs.client.api import Pool
 from redfs.client.fs.config import Buffer, FsConfig
+from redfs.client.fs.copier import Copier
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
 from redfs.coordinator import nodes
@@ -300,6 +301,7 @@ class World:
         session.on_flush = vfs.on_flush
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone
+        session.on_copy = Copier(session, vfs).on_copy
         await vfs.start()
         return Mount(self, session, vfs, name)
 
