@@ -142,6 +142,23 @@ class Pool:
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
         return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
 
+    def set_schedule(self, volume: str, *, every_s: int, keep: int, label: str = "") -> pb.Schedule:
+        """Snapshots of a volume by themselves: one every `every_s` seconds, of which the newest `keep` stay. The label
+        is part of their names; empty: made from the interval. Changes the schedule that has the label, if there is one.
+
+        NotFound, InvalidArgument; NotAllowed for what is no volume, or beyond the number of schedules.
+        """
+        request = pb.Schedule(volume=volume, label=label, every_s=every_s, keep=keep)
+        return self._call("SetSchedule", pb.Schedule, request)
+
+    def remove_schedule(self, volume: str, label: str = "") -> pb.Schedule:
+        """Ends a volume's schedule with that label, or its only one; the snapshots that it made stay. NotFound."""
+        return self._call("RemoveSchedule", pb.Schedule, pb.ScheduleName(volume=volume, label=label))
+
+    def schedules(self, volume: str = "") -> list[pb.Schedule]:
+        """The schedules of one volume, or of all."""
+        return list(self._call("ListSchedules", pb.ScheduleList, pb.ScheduleName(volume=volume)).schedules)
+
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""
         return self._call("GetVolume", pb.Volume, pb.VolumeName(name=name))
@@ -197,6 +214,42 @@ class Pool:
     def status(self) -> pb.PoolStatus:
         """Health, capacity, what is stored, jobs."""
         return self._call("GetStatus", pb.PoolStatus, pb.Empty())
+
+    def jobs(self) -> list[pb.Job]:
+        """Background jobs; the first of them where there are very many."""
+        return list(self.status().jobs)
+
+    def control_job(self, job_id: int, action: str) -> pb.Job:
+        """`pause`, `resume` or `cancel`: what the job's `allowed` names. Pausing holds over restarts.
+
+        NotFound where it is done; NotAllowed for one that has to be done in the end.
+        """
+        return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
+
+    def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
+        """The job that frees what a deleted node held, each time that it went on; ends when it is done."""
+        for changed in self.watch():
+            if not changed.jobs and not changed.tree:
+                continue
+            found = [job for job in self.jobs() if job.volume_id == volume_id and job.kind == "reclaim"]
+            yield from found
+            # A status names the first jobs only: the tree has the last word.
+            if not found and not any(v.volume_id == volume_id and v.state == "deleting" for v in self.volumes()):
+                return
+
+    def watch(self) -> Iterator[pb.Changed]:
+        """What changes in the pool, within a second, for as long as it is iterated. The first item comes at once and
+        names everything, each later one what changed since the one before; read again what it names.
+
+        Busy where too many watch already; Unavailable when the coordinator goes: read everything again with a new one.
+        """
+        call = self._stub.Watch(pb.WatchRequest())
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+        finally:
+            call.cancel()
 
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""

@@ -34,6 +34,7 @@ from redfs.client.config import log_path
 from redfs.core.errors import InternalError, RedfsError
 
 if TYPE_CHECKING:
+    from redfs.client.fs.figures import FiguresReporter
     from redfs.client.fs.vfs import Vfs
 
 log = logging.getLogger("redfs.mount")
@@ -241,6 +242,7 @@ async def _serve_fuse(
     import pyfuse3
 
     from redfs.client.fs import fuse_loop
+    from redfs.client.fs.figures import FiguresReporter
     from redfs.client.fs.fuse_adapter import FuseAdapter
 
     readiness = fuse_loop.enable()
@@ -250,16 +252,18 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        pyfuse3.init(FuseAdapter(vfs, session), str(mountpoint), fuse_options)
+        adapter = FuseAdapter(vfs, session)
+        pyfuse3.init(adapter, str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(
             f"FUSE cannot mount on {mountpoint} ({error}): is /dev/fuse there, and fuse3 installed?"
         ) from error
     ticking: asyncio.Task[None] | None = None
+    reporter = FiguresReporter(session, adapter.figures)
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
-        ticking = asyncio.create_task(_tick(vfs))
+        ticking = asyncio.create_task(_tick(vfs, reporter))
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
@@ -280,6 +284,7 @@ async def _serve_fuse(
         lost = await _save(vfs)
         if ticking is not None:
             ticking.cancel()
+        await reporter.finish()
     return lost
 
 
@@ -292,10 +297,11 @@ async def _save(vfs: Vfs) -> str | None:
     return None
 
 
-async def _tick(vfs: Vfs) -> None:
+async def _tick(vfs: Vfs, reporter: FiguresReporter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         vfs.tick()
+        reporter.tick()
 
 
 def _end_on_signals(vfs: Vfs) -> list[asyncio.Task[None]]:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.reads import VolumeReader, reader_of
+from redfs.coordinator.schedules import verify_schedules
 from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
 from redfs.coordinator.txn import weigh_pieces
@@ -125,6 +126,7 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
     yield from verify(kv)
     pause()
     yield from verify_tree(kv)
+    yield from verify_schedules(kv)
     yield from _check_holders(kv)
     totals = Counter[str]()
     live: Counter[int] = Counter()

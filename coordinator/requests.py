@@ -15,6 +15,7 @@ from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.usage import usage_of
 from redfs.coordinator.volumes import all_mounts, mounts_of
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
@@ -92,6 +93,7 @@ class Requests:
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "report_damage": self._report_damage,
+            "report_figures": self._report_figures,
             "flush_done": self._flushed,
             "close": self._close,
         }
@@ -135,6 +137,12 @@ class Requests:
 
     def _close(self, session_id: int, _: pb.Close) -> Later:
         return Later(lambda txn: sessions.end_session(txn, session_id), lambda _: {"close": pb.CloseReply()})
+
+    def _report_figures(self, session_id: int, request: pb.ReportFigures) -> Answer:
+        env = self._coordinator.env
+        if env.figures.report(session_id, convert.from_figures(request.figures)):
+            env.hooks.changed(Topic.FIGURES)
+        return {"report_figures": pb.ReportFiguresReply()}
 
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
         self._flush_done(session_id, request.flush_id)

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
 from redfs.coordinator.state import Answer, StateThread
+from redfs.coordinator.watch import Topic, Watchers
 from redfs.core.errors import InternalError, RedfsError
 
 T = TypeVar("T")
@@ -52,6 +53,9 @@ class Shell:
         coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
+        self.watchers = Watchers(coordinator.cluster.up, self._call_on_loop, coordinator.env.clock.monotonic)
+        coordinator.env.hooks.changed = self.watchers.changed
+        coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
         self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
         self._next_flush = 1
 

@@ -18,7 +18,14 @@ from pathlib import Path
 import click
 
 from redfs import __version__
-from redfs.client.cli import mount_commands, node_commands, pool_commands, volume_commands
+from redfs.client.cli import (
+    job_commands,
+    mount_commands,
+    node_commands,
+    pool_commands,
+    schedule_commands,
+    volume_commands,
+)
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
@@ -60,8 +67,12 @@ for command in (
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,
+    job_commands.list_jobs,
+    job_commands.job,
 ):
     redfs.add_command(command)
+for verb in schedule_commands.COMMANDS:
+    volume_commands.snapshot.add_command(verb)
 
 
 @redfs.command()
