@@ -31,6 +31,8 @@ CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
 FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+COPY_TIMEOUT_S = 24 * 3600.0
+"""A copy takes as long as it has files; the bound is for a coordinator that hangs."""
 COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
@@ -199,6 +201,29 @@ class Pool:
         """Deletes a volume or snapshot; its space comes back in the background. Busy while it is mounted."""
         return self._call("DeleteVolume", pb.Volume, pb.VolumeDelete(name=name, force=force))
 
+    def copy(
+        self, source: str, source_path: str | bytes, target: str, target_path: str | bytes, *, replace: bool = False
+    ) -> pb.CopyFilesReply:
+        """Copies a file or folder of any node of the tree into a live volume, without moving data; durable at return.
+
+        `target_path`: where it is to be; an existing folder: into it, under its own name. `replace`: an existing file
+        gives way. Where the target is mounted its mount does it, else this process. No deadline but a day. NotFound,
+        AlreadyExists, InvalidArgument, NotAllowed (a snapshot as target), NoSpace (quota), Busy.
+        """
+        from redfs.client import copying  # brings the file system along, which other calls do without
+
+        request = pb.CopyFiles(
+            source=source,
+            source_path=os.fsencode(source_path),
+            target=target,
+            target_path=os.fsencode(target_path),
+            replace=replace,
+        )
+        return copying.copy(self.address, self._copy_between, request)
+
+    def _copy_between(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        return self._call("CopyBetween", pb.CopyFilesReply, request, extra_s=COPY_TIMEOUT_S)
+
     def freed(self, names: Iterable[str]) -> pb.FreedReply:
         """Exactly what deleting these nodes of the tree, and no others, would free. Looks at all their slots; changes
         nothing. NotFound, NotAllowed (the zero volume)."""
@@ -269,9 +294,13 @@ class Pool:
         return reply
 
     def _rebuilt(self, error: grpc.RpcError) -> RedfsError:
-        """What the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
-        call: Any = error
-        answered = ERROR_KEY in dict(call.trailing_metadata() or ())
-        if not answered and call.code() in SILENCE:
-            return Unavailable(f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}")
-        return from_rpc(error, f"the coordinator at {self.address}")
+        return rebuilt(error, self.address, self._hint)
+
+
+def rebuilt(error: grpc.RpcError, address: str, hint: str) -> RedfsError:
+    """The error that the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
+    call: Any = error
+    answered = ERROR_KEY in dict(call.trailing_metadata() or ())
+    if not answered and call.code() in SILENCE:
+        return Unavailable(f"cannot reach the coordinator at {address}: is it running? Try {hint}")
+    return from_rpc(error, f"the coordinator at {address}")

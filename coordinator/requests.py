@@ -69,10 +69,16 @@ def is_quick(request: pb.SessionRequest) -> bool:
 class Requests:
     """Requests of sessions to one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        flush_done: Callable[[int, int], None],
+        copy_done: Callable[[int, pb.CopyDone], None],
+    ) -> None:
         self._coordinator = coordinator
         self._flush_done = flush_done
         self._ancestry = coordinator.env.ancestry
+        self._copy_done = copy_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,
@@ -95,6 +101,7 @@ class Requests:
             "report_damage": self._report_damage,
             "report_figures": self._report_figures,
             "flush_done": self._flushed,
+            "copy_done": self._copied,
             "close": self._close,
         }
 
@@ -147,6 +154,10 @@ class Requests:
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
         self._flush_done(session_id, request.flush_id)
         return {"flush_done": pb.FlushDoneReply()}
+
+    def _copied(self, session_id: int, request: pb.CopyDone) -> Answer:
+        self._copy_done(session_id, request)
+        return {"copy_done": pb.CopyDoneReply()}
 
     # -- reads of a committed state
 

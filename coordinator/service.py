@@ -17,6 +17,7 @@ import grpc.aio
 
 from redfs.coordinator import check, convert, jobs, requests, schedules, usage, volumes
 from redfs.coordinator.coordinator import Command
+from redfs.coordinator.copies import require_target
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
@@ -61,7 +62,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._requests = requests.Requests(shell.coordinator, shell.flush_done)
+        self._requests = requests.Requests(shell.coordinator, shell.flush_done, shell.copies.done)
         self._checking = False
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
@@ -182,6 +183,30 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         if not self._coordinator.leases.valid(holder):
             return False
         return await self._shell.flush(holder, row.volume_id, deadline_s)
+
+    async def CopyBetween(self, request: pb.CopyFiles, context: Any) -> pb.CopyFilesReply:  # noqa: N802
+        return await _answer(context, self._copy_between(request))
+
+    async def _copy_between(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        """Has the holder of the target copy into it, once all that a mount of the source was told is committed."""
+        with self._coordinator.read() as kv:
+            source = ReadTree(kv).named(request.source)
+            target = ReadTree(kv).named(request.target)
+            require_target(target, request.target)
+        leases = self._coordinator.leases
+        if not await self._flush_holder(request.source, self._coordinator.config.flush_deadline_s):
+            with self._coordinator.read() as kv:
+                holder = volumes.holder_of(kv, source.volume_id)
+            if holder is not None and leases.valid(holder):
+                raise Unavailable(
+                    f"the mount of {request.source!r} does not write what it holds: copy from a snapshot instead, or "
+                    "look at that mount"
+                )
+        with self._coordinator.read() as kv:
+            holder = volumes.holder_of(kv, target.volume_id)
+        if holder is None or not leases.valid(holder):
+            return pb.CopyFilesReply(unattended=True)
+        return await self._shell.copies.carry_out(holder, target.volume_id, request)
 
     # -- the pool
 

@@ -66,11 +66,11 @@ class Environment:
     leases: Leases
     progress: JobProgress
     hooks: Hooks = field(default_factory=Hooks)
-    ancestry: Ancestry = field(default_factory=Ancestry)
-    """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
     figures: FiguresBook = field(default_factory=FiguresBook)
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
+    ancestry: Ancestry = field(default_factory=Ancestry)
+    """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
 
 
 class Txn:

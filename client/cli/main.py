@@ -19,6 +19,8 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
+    console_commands,
+    copy_commands,
     job_commands,
     mount_commands,
     node_commands,
@@ -64,11 +66,13 @@ for command in (
     volume_commands.snapshot,
     volume_commands.clone,
     volume_commands.rollback,
+    copy_commands.cp,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    console_commands.console,
 ):
     redfs.add_command(command)
 for verb in schedule_commands.COMMANDS:

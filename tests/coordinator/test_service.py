@@ -134,7 +134,8 @@ class Node:
 
 
 class World:
-    def __init__(self, channel: Any, shell: Shell) -> None:
+    def __init__(self, channel: Any, shell: Shell, address: str) -> None:
+        self.address = address
         self.channel = channel
         self.shell = shell
         self.coordinator = shell.coordinator
@@ -170,7 +171,7 @@ async def world(folder: Path, nodes: int = 6, **settings: Any) -> AsyncIterator[
     port = rpc.listen(server, "127.0.0.1:0")
     await serve(shell, server)
     channel = rpc.open_channel(f"127.0.0.1:{port}")
-    made = World(channel, shell)
+    made = World(channel, shell, f"127.0.0.1:{port}")
     try:
         await made.add_nodes(nodes)
         yield made

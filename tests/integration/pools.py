@@ -97,7 +97,7 @@ class RunningPool:
         """Starts what does not run; with short waits, so that tests do not wait for what users never notice."""
         self.local.folder.mkdir(exist_ok=True)
         (self.local.folder / "coordinator.toml").write_text(self.settings)
-        self.redfs("up", "--nodes", str(self.nodes))
+        self.redfs("up", "--no-console", "--nodes", str(self.nodes))
 
     def api(self) -> Pool:
         """A connection to the coordinator."""

@@ -21,7 +21,7 @@ BORN_NS = 1_700_000_000_000_000_000
 class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
     """Answers people's calls; `calls` lists the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 2, address: str = "127.0.0.1:0") -> None:
         zero = pb.Volume(volume_id=1, kind="zero", name="zero", state="ok")
         self.volumes = {"zero": zero}
         self.calls: list[Any] = []
@@ -33,9 +33,9 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         self.schedules: list[pb.Schedule] = []
         self.happenings: list[Callable[[], None]] = []
         """Happen one after the other while somebody watches."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers))
         cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self._server.add_insecure_port(address)}"
         self._server.start()
 
     def stop(self) -> None:
@@ -96,6 +96,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
             return pb.VolumeRollbackReply(volume=volume)
         kept = self._add("snapshot", f"{volume.name}@{request.keep or 'before'}", volume, context)
         return pb.VolumeRollbackReply(volume=volume, kept=kept)
+
+    def CopyBetween(self, request: pb.CopyFiles, context: grpc.ServicerContext) -> pb.CopyFilesReply:
+        self.calls.append(request)
+        for name in (request.source, request.target):
+            self._find(name, context)
+        if request.target_path == b"/taken" and not request.replace:
+            self._refuse(context, AlreadyExists("it exists already"))
+        return pb.CopyFilesReply(files=1234, bytes=6_000_000_000, path=request.target_path)
 
     def GetVolume(self, request: pb.VolumeName, context: grpc.ServicerContext) -> pb.Volume:
         return self._find(request.name, context)
