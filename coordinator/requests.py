@@ -77,8 +77,8 @@ class Requests:
     ) -> None:
         self._coordinator = coordinator
         self._flush_done = flush_done
-        self._copy_done = copy_done
         self._ancestry = coordinator.env.ancestry
+        self._copy_done = copy_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,

@@ -54,10 +54,10 @@ class Shell:
         coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
-        self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
         self.watchers = Watchers(coordinator.cluster.up, self._call_on_loop, coordinator.env.clock.monotonic)
         coordinator.env.hooks.changed = self.watchers.changed
         coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
+        self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
         self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
         self._next_flush = 1
 
