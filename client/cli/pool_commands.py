@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redfs.client.cli import output
+from redfs.client.cli.job_commands import JOB_COLUMNS, job_rows
 from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Corrupt, Unavailable
 
@@ -161,12 +162,11 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
         )
     if state.jobs or state.shards_to_delete:
         out.print()
-        jobs = [(job.kind, job.subject, job.state, output.count(job.done, "row") + " done") for job in state.jobs]
+        jobs = job_rows(list(state.jobs))
         if state.shards_to_delete:
-            jobs.append(
-                ("delete", "shards on nodes", "running", output.count(state.shards_to_delete, "shard") + " left")
-            )
-        output.print_table(("JOB", "OF", "STATE", "PROGRESS"), jobs, indent=2)
+            left = output.count(state.shards_to_delete, "shard") + " left"
+            jobs.append(("", "delete", "shards on nodes", "running", left, "", ""))
+        output.print_table(JOB_COLUMNS, jobs, right=("ID", "RATE"), indent=2)
 
 
 def _space_rows(state: pb.PoolStatus) -> list[tuple[str, str, str]]:
