@@ -132,6 +132,25 @@ def test_files_of_a_mounted_volume_and_of_its_snapshots(pool: RunningPool, brows
     pool.umount(place)
 
 
+def test_a_deleted_file_is_restored_from_a_snapshot_mounted_or_not(pool: RunningPool, browser: httpx.Client) -> None:
+    pool.redfs("volume", "create", "files", "--protect", "mirror:2")
+    place = pool.mount("files")
+    (place / "a b").write_bytes(b"precious")
+    pool.redfs("snapshot", "create", "files@safe")
+    (place / "a b").unlink()
+    body = {"source": "files@safe", "source_path": "/a%20b", "target": "files", "target_path": "/back"}
+    copied = browser.post("/copies", json=body, headers=CHANGE)
+    assert copied.status_code == 200, copied.text
+    assert copied.json()["path"] == "/back"
+    assert (place / "back").read_bytes() == b"precious"
+    again = browser.post("/copies", json=body, headers=CHANGE)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "exists")
+    pool.umount(place)
+    unmounted = browser.post("/copies", json=body | {"target_path": "/%FF"}, headers=CHANGE)
+    assert unmounted.status_code == 200, unmounted.text
+    assert browser.get("/download/files?path=/%FF").content == b"precious"
+
+
 def test_operations_through_the_console_and_the_command_line_are_the_same(
     pool: RunningPool, browser: httpx.Client
 ) -> None:
