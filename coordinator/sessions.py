@@ -52,6 +52,7 @@ from redfs.core.tables import (
 )
 from redfs.core.versions.layout import Holder, HolderType
 from redfs.core.versions.weights import HEAD, shown_by
+from redfs.core.volume_tree import require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -112,9 +113,10 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
-    that lapsed is ended. Snapshots and the zero volume can only be read.
+    that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
     """
     row = txn.tree.named(name)
+    require_changeable(row, "mounted")
     _require_room(txn, session_id, row.volume_id)
     if not read_only:
         if row.kind != VolumeKind.LIVE:

@@ -329,9 +329,11 @@ async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
             await stream.call(attach=pb.Attach(name="nothing"))
         with pytest.raises(BY_CODE["lease_lapsed"]):
             await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[]))
-        await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        with pytest.raises(BY_CODE["not_allowed"]):
+            await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        zero = await stream.call(attach=pb.Attach(name="zero", view=True))
         with pytest.raises(BY_CODE["invalid"]):
-            await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[pb.Key(kind=77)]))
+            await stream.call(get_rows=pb.GetRows(volume_id=zero.volume.volume_id, keys=[pb.Key(kind=77)]))
         nodes = await stream.call(list_nodes=pb.ListNodes())
         assert [n.state for n in nodes.nodes] == ["up"]
         await early.close()

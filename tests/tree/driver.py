@@ -6,13 +6,14 @@ What may not be done is tried too, and must be refused. `compare` holds the pool
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from redfs.core.errors import AlreadyExists, NotAllowed, NotFound, RedfsError
+from redfs.core.errors import AlreadyExists, FsError, NotAllowed, NotFound, RedfsError
 from redfs.core.records import SLOT_BYTES
 from tests.tree.world import FOLDER, Content, File, Mount, World
 
@@ -169,7 +170,7 @@ class Tree:
     def _drop(self, mount: Mount) -> None:
         """Ends the mount of a volume that was deleted under it: it is told at once."""
         self.world.run(self.world.until(lambda: mount.vfs.failure is not None))
-        with pytest.raises(RedfsError):
+        with contextlib.suppress(RedfsError):  # what is lost; nothing is for a snapshot
             self.world.run(mount.close())
         self.world.run(mount.session.close())
 
@@ -209,6 +210,9 @@ class Tree:
         self.refused(NotAllowed, "create_snapshot", "zero@s")
         self.refused(NotAllowed, "delete_volume", "zero")
         self.refused(NotAllowed, "rename_volume", "zero", "one")
+        self.refused(NotAllowed, "set_volume", "zero", description="one")
+        with pytest.raises(NotAllowed):
+            self.world.run(self.world.mount("zero"))
         self.refused(NotFound, "volume", "nothing")
         for node in self.named("snapshot")[:1]:
             self.refused(NotAllowed, "clone", node.name, "x", backed=True)
@@ -220,7 +224,12 @@ class Tree:
     # ------------------------------------------------------------ mounts and files
 
     def mount(self, dice: Dice) -> None:
-        self._mounted(dice.pick(self.named("live")))
+        """A live volume, or a snapshot, in which nothing can be changed."""
+        node = dice.pick(self.named("live", "snapshot"))
+        mount = self._mounted(node)
+        if node.kind == "snapshot":
+            with pytest.raises(FsError):
+                self.world.run(mount.mkdir("never"))
 
     def _mounted(self, node: Node) -> Mount:
         mount = self.mounts.get(node.volume_id)
@@ -396,7 +405,7 @@ OPERATIONS: dict[str, tuple[Callable[[Tree, Dice], None], Callable[[Tree], bool]
     "roll_back": (Tree.roll_back, lambda t: bool(t.named("snapshot")), 2),
     "delete": (Tree.delete, lambda t: bool(t.named("live", "snapshot")), 2),
     "free_exactly": (Tree.free_exactly, lambda t: bool(t.named("live", "snapshot")), 1),
-    "mount": (Tree.mount, lambda t: bool(t.named("live")), 1),
+    "mount": (Tree.mount, lambda t: bool(t.named("live", "snapshot")), 1),
     "unmount": (Tree.unmount, lambda t: bool(t.mounts), 2),
     "change_files": (Tree.change_files, lambda t: bool(t.named("live")), 6),
     "copy": (Tree.copy, lambda t: bool(t.named("live")) and any(n.content for n in t.named("live", "snapshot")), 3),

@@ -295,7 +295,11 @@ class World:
 
     async def mount(self, name: str, *, view: bool = False) -> Mount:
         session = await CoordinatorSession.open(self.address, f"test:{name}", config=SessionConfig(give_up_s=10.0))
-        attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view))
+        try:
+            attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view))
+        except BaseException:
+            await session.close()
+            raise
         store = Store(self.blocks, session, attached.volume.volume_id)
         vfs = Vfs(session, attached, store, Reader(self.blocks, store.stored), FsConfig(give_up_s=10.0))
         session.on_flush = vfs.on_flush
