@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import random
+import socket
 import tarfile
 import threading
 import time
@@ -205,7 +206,18 @@ def test_down_ends_the_console_and_up_starts_it_where_it_was(pool: RunningPool, 
     before = pool.local.console_url
     assert "console" in pool.data("down")["stopped"]
     assert pool.local.console_url == ""
-    again = pool.data("up")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(before.rpartition(":")[2])))
+        other.listen()
+        code, text = pool.refused("up", "--console-port", before.rpartition(":")[2])
+        assert code == 5
+        assert "--console-port" in text
+        elsewhere = pool.data("up")["console"]
+        assert elsewhere not in ("", before)
+        assert httpx.get(f"{elsewhere}/api/v1/status", trust_env=False).status_code == 200
+        pool.redfs("down")
+    again = pool.data("up", "--console-port", before.rpartition(":")[2])
     assert again["console"] == before
     assert "Console at " + before in pool.redfs("up")
     code, text = pool.refused("up", "--console-port", "1")
