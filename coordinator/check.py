@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.reads import VolumeReader, reader_of
+from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
-from redfs.core.ids import ROOT_INO
+from redfs.core.ids import ROOT_INO, Epoch, Lineage
 from redfs.core.kv import ReadKv
 from redfs.core.records import (
     SLOT_BYTES,
@@ -34,6 +35,7 @@ from redfs.core.records import (
 )
 from redfs.core.tables import (
     ALL_U64,
+    ATTACHMENTS,
     BLOCKS,
     DEDUPE,
     DOOMED,
@@ -59,7 +61,7 @@ from redfs.core.tables import (
     u64_key,
 )
 from redfs.core.versions import verify
-from redfs.core.versions.layout import VERSIONS
+from redfs.core.versions.layout import PINS, VERSIONS, Holder, HolderType, Pin, is_held, parse_held
 from redfs.core.volume_tree import ReadTree, verify_tree
 
 WINDOW_BLOCKS = 500_000
@@ -122,6 +124,7 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
     yield from verify(kv)
     pause()
     yield from verify_tree(kv)
+    yield from _check_holders(kv)
     totals = Counter[str]()
     live: Counter[int] = Counter()
     yield from _check_blocks(kv, pause, totals, live)
@@ -139,6 +142,28 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
             yield from check_volume(kv, reader_of(kv, row), pause)
         elif row.state == VolumeState.DELETING and not _has_job(kv, row):
             yield f"volume {row.volume_id} ({row.name}) is being deleted and no job does it"
+
+
+def _check_holders(kv: ReadKv) -> Iterator[str]:
+    """Every snapshot and view holds its pin, and every pin that one is said to hold is held by one that is there."""
+    held: set[tuple[Pin, Holder]] = set()
+    for row in ReadTree(kv).all():
+        if row.epoch and row.state == VolumeState.OK:
+            held.add((Pin(Lineage(row.lineage), Epoch(row.epoch)), Holder(HolderType.SNAPSHOT, row.volume_id)))
+    for key, raw in kv.scan(ATTACHMENTS, b"", ALL_U64 * 2):
+        view = view_of(raw)
+        if view is not None:
+            held.add((Pin(Lineage(view.lineage), Epoch(view.epoch)), Holder(HolderType.VIEW, view.volume_id)))
+            if kv.get(SESSIONS, key[:8]) is None:
+                yield f"view {view.volume_id} of {view.name} belongs to session {split_pair(key)[0]}, which has ended"
+    for key, _ in kv.scan(PINS, b"", b"\xff" * 64):
+        if is_held(key):
+            pin, holder = parse_held(key)
+            if holder.type != HolderType.FORK and (pin, holder) not in held:
+                yield f"pin {pin.lineage}/{pin.epoch} is held by {holder.type.name.lower()} {holder.id}, which is gone"
+            held.discard((pin, holder))
+    for pin, holder in sorted(held):
+        yield f"{holder.type.name.lower()} {holder.id} does not hold its pin {pin.lineage}/{pin.epoch}"
 
 
 def _has_job(kv: ReadKv, row: VolumeRow) -> bool:

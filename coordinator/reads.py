@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from redfs.coordinator.segments import MAX_FINGERPRINTS, domain_of, find_block
+from redfs.coordinator.sessions import view_of
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.ids import MAX_BLOCKS_PER_SEGMENT, block_id
 from redfs.core.kv import ReadKv
@@ -82,9 +83,10 @@ def reader_of(kv: ReadKv, row: VolumeRow) -> VolumeReader:
 
 
 def volume_reader(kv: ReadKv, session_id: int, volume_id: int) -> VolumeReader:
-    """A volume that the session attached. LeaseLapsed where it has it no more."""
-    row = ReadTree(kv).get(volume_id)
-    if row is None or kv.get(ATTACHMENTS, pair_key(session_id, volume_id)) is None:
+    """A volume or view that the session attached. LeaseLapsed where it has it no more."""
+    attachment = kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    row = None if attachment is None else view_of(attachment) or ReadTree(kv).get(volume_id)
+    if row is None:
         raise LeaseLapsed(f"volume {volume_id} is not attached to this session any more: mount it again")
     return reader_of(kv, row)
 

@@ -109,7 +109,10 @@ class Requests:
 
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
-            row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
+            if request.view:
+                row, exclusive, root = sessions.attach_view(txn, session_id, request.name)
+            else:
+                row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
             return pb.AttachReply(
                 volume=convert.to_volume(row, mounts_of(txn.kv, row.volume_id)),
                 lineage=row.lineage,

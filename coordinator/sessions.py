@@ -25,6 +25,7 @@ from redfs.core.tables import (
     FAMILIES,
     MOUNTS,
     NEXT_SESSION_KEY,
+    NEXT_VOLUME_KEY,
     OPEN_SEGMENTS,
     REPLIES,
     RESERVATIONS,
@@ -38,12 +39,15 @@ from redfs.core.tables import (
     VolumeState,
     decode_session,
     decode_u64,
+    decode_volume,
     encode_session,
     encode_u64,
+    encode_volume,
     pair_key,
     split_pair,
     u64_key,
 )
+from redfs.core.versions.layout import Holder, HolderType
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -101,8 +105,8 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
     that lapsed is ended. Snapshots and the zero volume can only be read.
     """
-    require_session(txn, session_id)
     row = txn.tree.named(name)
+    _require_room(txn, session_id, row.volume_id)
     if not read_only:
         if row.kind != VolumeKind.LIVE:
             raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
@@ -110,17 +114,51 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
         if holder is not None and decode_u64(holder) != session_id:
             _take_over(txn, decode_u64(holder), name)
         txn.kv.put(DELEGATIONS, u64_key(row.volume_id), encode_u64(session_id))
-    there = sum(1 for _ in scan_pairs(txn.kv, ATTACHMENTS, session_id))
-    if there >= MAX_ATTACHMENTS and txn.kv.get(ATTACHMENTS, pair_key(session_id, row.volume_id)) is None:
-        raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes")
     access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
     txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
     txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
+    return row, not read_only, _root_record(txn, row)
+
+
+def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, bytes]:
+    """Freezes a node of the tree for a session: (row, False, root record). The row has the view's number as its id.
+
+    The view shows what is committed now until it is detached or the session ends, whatever becomes of the node. It is
+    no mount. O(1). A repetition makes another view, which goes with the session.
+    """
+    row = txn.tree.named(name)
+    _require_room(txn, session_id, 0)
+    number = txn.next_number(NEXT_VOLUME_KEY)
+    holder = Holder(HolderType.VIEW, number)
+    epoch: int = row.epoch
+    if row.kind == VolumeKind.LIVE:
+        epoch = txn.versions.pin_head(row.lineage, holder)
+    else:
+        txn.versions.add_holder(row.lineage, epoch, holder)
+    shown = row._replace(volume_id=number, epoch=epoch)
+    txn.kv.put(ATTACHMENTS, pair_key(session_id, number), bytes([Access.VIEW]) + encode_volume(shown))
+    return shown, False, _root_record(txn, shown)
+
+
+def view_of(attachment: bytes) -> VolumeRow | None:
+    """What a view shows; None where a row of ATTACHMENTS is no view's."""
+    return decode_volume(attachment[1:]) if attachment[0] == Access.VIEW else None
+
+
+def _require_room(txn: Txn, session_id: int, volume_id: int) -> None:
+    """Raises LeaseLapsed where the session has ended, NotAllowed where it has too many volumes already."""
+    require_session(txn, session_id)
+    there = sum(1 for _ in scan_pairs(txn.kv, ATTACHMENTS, session_id))
+    if there >= MAX_ATTACHMENTS and txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id)) is None:
+        raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes and views")
+
+
+def _root_record(txn: Txn, row: VolumeRow) -> bytes:
     epoch = row.epoch or txn.versions.head_epoch(row.lineage)
     root = txn.versions.get(row.lineage, epoch, *ROOT_KEY)
     if root is None:
-        raise NotFound(f"{name!r} has no root record: run `redfs check`")
-    return row, not read_only, root
+        raise NotFound(f"{row.name!r} has no root record: run `redfs check`")
+    return root
 
 
 def _take_over(txn: Txn, holder: int, name: str) -> None:
@@ -130,13 +168,20 @@ def _take_over(txn: Txn, holder: int, name: str) -> None:
 
 
 def detach(txn: Txn, session_id: int, volume_id: int) -> None:
-    """Gives a volume back. Safe to repeat."""
+    """Gives a volume or a view back. Safe to repeat."""
     require_session(txn, session_id)
     take_away(txn, session_id, volume_id)
 
 
 def take_away(txn: Txn, session_id: int, volume_id: int) -> None:
-    """Ends what a session has of a volume: delegation, reservation, open segments."""
+    """Ends what a session has of a volume or view: delegation, reservation, open segments, the pin."""
+    attachment = txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    view = None if attachment is None else view_of(attachment)
+    if view is not None:
+        txn.kv.delete(ATTACHMENTS, pair_key(session_id, volume_id))
+        if txn.versions.release(view.lineage, view.epoch, Holder(HolderType.VIEW, volume_id)):
+            add_job(txn, JobKind.RECLAIM_PIN, view.lineage, view.epoch, 0, f"a view of {view.name}")
+        return
     for segment_id, _ in list(scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)):
         row = txn.segment(segment_id)
         if row is not None and row.volume_id == volume_id:

@@ -38,7 +38,7 @@ SESSIONS = "sessions"
 REPLIES = "replies"
 """session id, commit number -> substitutions that the commit was answered with; none: no row."""
 ATTACHMENTS = "attachments"
-"""session id, volume id -> Access."""
+"""session id, volume id -> Access; session id, view's number -> Access.VIEW and the VolumeRow that it shows."""
 MOUNTS = "mounts"
 """volume id, session id -> Access: ATTACHMENTS the other way round."""
 DELEGATIONS = "delegations"
@@ -329,6 +329,8 @@ def decode_segment(data: bytes) -> SegmentRow:
 class Access(IntEnum):
     READ_ONLY = 1
     READ_WRITE = 2
+    VIEW = 3
+    """A frozen point held for one session; no mount."""
 
 
 class SessionRow(NamedTuple):

@@ -63,10 +63,12 @@ class HolderType(IntEnum):
 
     SNAPSHOT = 1
     FORK = 2
+    VIEW = 3
 
 
 class Holder(NamedTuple):
-    """One reason to keep a pin: a snapshot (`id`: its node in the volume tree) or a fork (`id`: the child lineage)."""
+    """One reason to keep a pin: a snapshot (`id`: its node in the volume tree), a fork (`id`: the child lineage) or a
+    session's view (`id`: the view's number)."""
 
     type: HolderType
     id: int
