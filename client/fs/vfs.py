@@ -108,7 +108,7 @@ class Vfs:
             clock=clock,
             on_failed=self.fail,
         )
-        self.space = SpaceReservation(session, self.volume_id, config)
+        self.space = SpaceReservation(session, self.volume_id, config, lambda: self.buffer.charged_bytes)
         self.inode_numbers = InodeNumbers(session, self.volume_id, config)
         self.io = FileIo(
             self.metadata,
