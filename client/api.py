@@ -35,6 +35,8 @@ COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
+DIFF_TIMEOUT_S = 6 * 3600.0
+"""A comparison takes as long as much has changed; the bound is for a coordinator that hangs."""
 SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """gRPC's own ways to say that nobody answered."""
 
@@ -186,6 +188,18 @@ class Pool:
         """Exactly what deleting these nodes of the tree, and no others, would free. Looks at all their slots; changes
         nothing. NotFound, NotAllowed (the zero volume)."""
         return self._call("GetFreed", pb.FreedReply, pb.FreedRequest(names=names), extra_s=COUNT_TIMEOUT_S)
+
+    def diff(self, before: str, after: str) -> Iterator[pb.DiffEntry]:
+        """What changed from one node of the tree to another, as it is found (`sorted_entries.by_path` sorts it).
+
+        Mounts are asked to flush first. NotFound; InvalidArgument for nodes without a common ancestor.
+        """
+        request = pb.DiffRequest(before=before, after=after)
+        try:
+            for page in self._stub.DiffVolumes(request, timeout=DIFF_TIMEOUT_S):
+                yield from page.entries
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
 
     # ------------------------------------------------------------ the pool
 

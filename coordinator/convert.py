@@ -11,6 +11,7 @@ from redfs.coordinator.nodes import Hello
 from redfs.coordinator.status import Status
 from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
+from redfs.core import diff
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
 from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
@@ -175,6 +176,10 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         requests=requests,
         damage_reports=damage_reports,
     )
+
+
+def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
+    return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

@@ -7,6 +7,7 @@ bug, logged with its trace and told as InternalError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -17,6 +18,7 @@ import grpc.aio
 
 from redfs.coordinator import check, convert, requests, usage, volumes
 from redfs.coordinator.coordinator import Command
+from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
@@ -37,6 +39,8 @@ CHECK_CHUNK = 64
 """Items of a check that are made at one go in a reader thread."""
 CHECK_STALL_S = 60.0
 """A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
+DIFF_STALL_S = 600.0
+"""A comparison whose caller takes nothing for this long is ended: it keeps old versions from being freed."""
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         self._coordinator = shell.coordinator
         self._requests = requests.Requests(shell.coordinator, shell.flush_done)
         self._checking = False
+        self._differences = Differences(shell)
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
         await SessionStream(context, self._shell, self._requests).run()
@@ -178,6 +183,19 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         if not self._coordinator.leases.valid(holder):
             return False
         return await self._shell.flush(holder, row.volume_id, deadline_s)
+
+    async def DiffVolumes(self, request: pb.DiffRequest, context: Any) -> None:  # noqa: N802
+        try:
+            for name in (request.before, request.after):
+                await self._flush_holder(name, self._coordinator.config.flush_deadline_s)
+            async with contextlib.aclosing(self._differences.pages(request.before, request.after)) as pages:
+                async for page in pages:
+                    async with asyncio.timeout(DIFF_STALL_S):
+                        await context.write(convert.to_diff_page(page))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took the differences: compare again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
 
     # -- the pool
 

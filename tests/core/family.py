@@ -177,7 +177,7 @@ class Family:
         top = view.get(inode_key(ROOT_INO))
         assert isinstance(top, Inode)
         found = {b"": self._listed(pin, view, ROOT_INO, (ROOT_INO, b""), top)}
-        folders = [(ROOT_INO, b"")]
+        folders: list[tuple[int, bytes]] = [(ROOT_INO, b"")]
         while folders:
             folder, path = folders.pop()
             for _, bucket in view.folder(folder, None, 100_000):

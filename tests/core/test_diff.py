@@ -273,7 +273,7 @@ def test_against_two_full_listings(small: bool, monkeypatch: pytest.MonkeyPatch)
         ):
             for name, value in limits.items():
                 monkeypatch.setattr(module, name, value)
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         DiffMachine, settings=settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
     )
 
