@@ -83,8 +83,9 @@ class Pool:
         compression: str = "",
         minimum_nodes: int = 0,
         quota_bytes: int = 0,
+        hash_seed: int = 0,
     ) -> pb.Volume:
-        """A new empty live volume. Empty arguments mean the pool's defaults.
+        """A new empty live volume. Empty arguments mean the pool's defaults. `hash_seed`: of a volume to be received.
 
         InvalidArgument (name or policy), AlreadyExists, TooFewNodes (a policy wider than the pool).
         """
@@ -96,6 +97,7 @@ class Pool:
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
+            hash_seed=hash_seed,
         )
         return self._call("CreateVolume", pb.Volume, request)
 
@@ -129,10 +131,10 @@ class Pool:
         request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
         return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
 
-    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
+    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0, origin: str = "") -> pb.SnapshotCreateReply:
         """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it
-        (0: the coordinator's default); the reply says whether it did."""
-        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s)
+        (0: the coordinator's default); the reply says whether it did. `origin`: the stream id of what was received."""
+        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s, origin=origin)
         return self._call(
             "CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S
         )

@@ -89,6 +89,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                 request.compression,
                 request.minimum_nodes,
                 request.quota_bytes,
+                request.hash_seed,
             ),
         )
 
@@ -126,8 +127,11 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     async def CreateSnapshot(self, request: pb.SnapshotCreate, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
         source = request.name.partition("@")[0]
-        work = self._frozen(source, request.flush_deadline_s, lambda txn: volumes.create_snapshot(txn, request.name))
-        return await _answer(context, work)
+
+        def command(txn: Txn) -> VolumeRow:
+            return volumes.create_snapshot(txn, request.name, request.origin)
+
+        return await _answer(context, self._frozen(source, request.flush_deadline_s, command))
 
     async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
         took_ms = 0.0

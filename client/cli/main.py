@@ -18,7 +18,14 @@ from pathlib import Path
 import click
 
 from redfs import __version__
-from redfs.client.cli import diff_commands, mount_commands, node_commands, pool_commands, volume_commands
+from redfs.client.cli import (
+    diff_commands,
+    mount_commands,
+    node_commands,
+    pool_commands,
+    send_commands,
+    volume_commands,
+)
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
@@ -58,6 +65,8 @@ for command in (
     volume_commands.clone,
     volume_commands.rollback,
     diff_commands.diff,
+    send_commands.send,
+    send_commands.receive,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,

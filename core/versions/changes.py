@@ -83,6 +83,11 @@ def windows_between(reader: VersionReader, before: Pin, after: Pin) -> list[Wind
     raise InvalidArgument("the two have no common ancestor: nothing leads from one to the other")
 
 
+def sees(reader: VersionReader, point: Pin, ancestor: Pin) -> bool:
+    """Whether one point goes on from another."""
+    return any(lineage == ancestor.lineage and epoch >= ancestor.epoch for lineage, epoch in _ancestors(reader, point))
+
+
 def _ancestors(reader: VersionReader, point: Pin) -> Iterator[tuple[int, int]]:
     """(lineage, epoch) of the point and of all that it sees below, nearest first."""
     lineage, epoch = int(point.lineage), int(point.epoch)
