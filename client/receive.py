@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NamedTuple
 
 from redfs.client.api import Pool
+from redfs.client.background_loop import run
 from redfs.client.data import codec
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import DataConfig
@@ -137,7 +138,7 @@ def _receive_whole(api: Pool, pool: str, name: str, stream: StreamReader, progre
     _remove_left_over(api, making, header)
     _create(api, making, header)
     try:
-        totals = asyncio.run(_receive(pool, making, stream, False, progress))
+        totals = run(_receive(pool, making, stream, False, progress))
         api.create_snapshot(f"{making}@{header.snapshot}", origin=header.stream_id)
         for made in (f"{making}@{header.snapshot}", making):
             api.set_volume(made, description=header.description)
@@ -214,14 +215,14 @@ def _receive_changes(
         raise AlreadyExists(f"{made!r} exists already: rename or delete it first")
     if volume.mounts:
         raise Busy(f"{name!r} is mounted by {volume.mounts[0]}: unmount it first")
-    if asyncio.run(_differs(pool, name, base.name)):
+    if run(_differs(pool, name, base.name)):
         if not force:
             raise NotAllowed(
                 f"{name!r} was changed since {base.name}: roll it back, or let --force do so and lose the changes"
             )
         api.roll_back(base.name, discard=True)
     try:
-        totals = asyncio.run(_receive(pool, name, stream, True, progress))
+        totals = run(_receive(pool, name, stream, True, progress))
         api.create_snapshot(made, origin=header.stream_id)
     except BaseException:
         with contextlib.suppress(RedfsError):

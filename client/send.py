@@ -21,6 +21,7 @@ from stat import S_ISREG
 from typing import Any, BinaryIO, NamedTuple
 
 from redfs.client.api import Pool
+from redfs.client.background_loop import run
 from redfs.client.data import codec
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import MIB, DataConfig
@@ -89,7 +90,7 @@ def send(
         if sent.kind == "live":
             # Comparing a volume with itself asks its mount to flush, and reads nothing.
             list(api.diff(node, node))
-    return asyncio.run(_send(pool, sent, base, file, progress))
+    return run(_send(pool, sent, base, file, progress))
 
 
 async def _send(pool: str, sent: pb.Volume, base: str, file: BinaryIO, progress: Progress) -> tuple[Header, Totals]:

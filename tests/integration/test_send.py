@@ -91,7 +91,8 @@ def fill(top: Path, seed: int) -> None:
 
 def change(top: Path, seed: int) -> None:
     rng = random.Random(seed)
-    (top / "folder" / "big").open("r+b").write(b"overwritten at the start")
+    with (top / "folder" / "big").open("r+b") as file:
+        file.write(b"overwritten at the start")
     with (top / "folder" / "text").open("ab") as file:
         file.write(b"appended")
     (top / "folder" / "deeper").rename(top / f"moved-{seed}")
