@@ -7,18 +7,15 @@ browser leaves: it was asked for. It ends with the console; what was not durable
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 from redfs.client.api import COPY_TIMEOUT_S
 from redfs.client.console.coordinator import Coordinator
-from redfs.client.copying import PAUSE_FIRST_S, PAUSE_MAX_S, ROUNDS, copy_here
-from redfs.core.errors import Busy, Unavailable
+from redfs.client.copying import CopyHere, copy_async, copy_here
+from redfs.core.errors import Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
 MAX_COPIES = 4
 """At once: each has a session of its own while it works here."""
-
-CopyHere = Callable[[str, pb.CopyFiles], Awaitable[pb.CopyFilesReply | None]]
 
 
 class Copies:
@@ -45,17 +42,11 @@ class Copies:
             task.exception()  # whoever asked has it, or has left
 
     async def _copy(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
-        pause_s = PAUSE_FIRST_S
-        for _ in range(ROUNDS):
-            reply: pb.CopyFilesReply = await self._coordinator.call("CopyBetween", request, timeout_s=COPY_TIMEOUT_S)
-            if not reply.unattended:
-                return reply
-            made = await self._copy_here(self._coordinator.address, request)
-            if made is not None:
-                return made
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, PAUSE_MAX_S)
-        raise Busy(f"'{request.target}' is being mounted and unmounted all the time: copy when that is over")
+        return await copy_async(self._coordinator.address, self._ask, request, here=self._copy_here)
+
+    async def _ask(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        reply: pb.CopyFilesReply = await self._coordinator.call("CopyBetween", request, timeout_s=COPY_TIMEOUT_S)
+        return reply
 
     async def close(self) -> None:
         """Breaks off what is under way."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from redfs.client.console import copying
+from redfs.client import copying as client_copying
 from redfs.client.console.copying import Copies
 from redfs.client.copying import ROUNDS
 from redfs.core.errors import Busy, Unavailable
@@ -46,7 +46,7 @@ async def test_the_mount_does_it_where_there_is_one() -> None:
 async def test_else_the_console_does_it_and_asks_again_where_a_mount_came_in_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(copying, "PAUSE_FIRST_S", 0.0)
+    monkeypatch.setattr(client_copying, "PAUSE_FIRST_S", 0.0)
     asked = []
 
     async def here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply | None:
@@ -98,7 +98,7 @@ async def test_a_copy_goes_on_when_its_browser_leaves_and_ends_with_the_console(
 
 
 async def test_copies_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "MAX_COPIES", 1)
+    monkeypatch.setattr(client_copying, "MAX_COPIES", 1)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply:
