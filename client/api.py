@@ -291,6 +291,7 @@ class Pool:
             raise self._rebuilt(error) from None
         finally:
             call.cancel()
+        raise Unavailable(f"the coordinator at {self.address} told the last of what changes: is it stopping?")
 
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""

@@ -245,7 +245,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
         try:
             watcher = self._shell.watchers.join()
-        except Busy as error:
+        except RedfsError as error:
             await rpc_errors.abort(context, error)
         try:
             while True:
@@ -255,6 +255,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                     await context.write(convert.to_changed(topics, figures))
         except TimeoutError:
             await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
         finally:
             self._shell.watchers.leave(watcher)
 
