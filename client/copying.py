@@ -43,6 +43,7 @@ BREAK_OFF_S = 45.0
 
 
 Ask = Callable[[pb.CopyFiles], pb.CopyFilesReply]
+CopyHere = Callable[[str, pb.CopyFiles], Awaitable[pb.CopyFilesReply | None]]
 AskAsync = Callable[[pb.CopyFiles], Awaitable[pb.CopyFilesReply]]
 
 
@@ -60,12 +61,18 @@ def copy(
 
 
 async def copy_async(
-    address: str, ask: AskAsync, request: pb.CopyFiles, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    address: str,
+    ask: AskAsync,
+    request: pb.CopyFiles,
+    *,
+    here: CopyHere | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> pb.CopyFilesReply:
-    """The same for a program with an event loop; that loop copies."""
+    """The same for a program with an event loop; that loop copies. `here`: what `copy_here` does."""
+    copy_it_here = here or copy_here
     for pause_s in _pauses():
         reply = await ask(request)
-        made = await copy_here(address, request) if reply.unattended else reply
+        made = await copy_it_here(address, request) if reply.unattended else reply
         if made is not None:
             return made
         await sleep(pause_s)
