@@ -234,8 +234,8 @@ def end_forgotten(txn: Txn) -> int:
     return len(forgotten)
 
 
-def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple[int, int]:
-    """(first, count) of inode numbers that nobody in the volume's family ever had."""
+def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int, above: int = 0) -> tuple[int, int]:
+    """(first, count) of inode numbers that nobody in the volume's family ever had, all greater than `above`."""
     if not 1 <= count <= MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers are granted 1 to {MAX_INODES_PER_GRANT} at a time")
     volume = require_delegation(txn, session_id, volume_id)
@@ -243,7 +243,9 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple
     raw = txn.kv.get(FAMILIES, key)
     if raw is None:
         raise NotFound(f"the family of volume {volume_id} has no inode counter: run `redfs check`")
-    first = decode_u64(raw)
+    if above >= MAX_INO - MAX_INODES_PER_GRANT:
+        raise InvalidArgument(f"inode numbers above {above} do not leave room for new ones")
+    first = max(decode_u64(raw), above + 1)
     count = min(count, MAX_INO - first)
     txn.kv.put(FAMILIES, key, encode_u64(first + count))
     return first, count

@@ -145,7 +145,7 @@ def resolve(slot: Slot, start: int, length: int) -> list[Extent]:
         piece_end = offset + piece_length
         if piece_end <= at:
             continue
-        if offset >= end:
+        if offset >= end or at == end:
             break
         if offset > at:
             out.append(Extent(at, offset - at, 0, 0))
