@@ -11,9 +11,12 @@ export class ApiError extends Error {
   }
 }
 
-async function call(method, path, { query, body, signal } = {}) {
+/** `filePath` is a percent-encoded path in a volume: it goes into the address as it is. */
+async function call(method, path, { query, filePath, body, signal } = {}) {
   const wanted = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null);
-  const search = new URLSearchParams(wanted).toString();
+  const parts = [new URLSearchParams(wanted).toString()];
+  if (filePath !== undefined) parts.push(`path=${filePath}`);
+  const search = parts.filter(Boolean).join("&");
   const headers = { Accept: "application/json" };
   // Another site's page cannot send this header without asking first, and is refused then.
   if (method !== "GET") headers["X-RedFS-Console"] = "1";
@@ -70,10 +73,10 @@ export const getFreed = (names, signal) => call("POST", "/freed", { body: { name
 export const getDiff = (before, after, limit, signal) => call("GET", "/diff", { query: { before, after, limit }, signal });
 
 export const browse = (name, path, after, limit, signal) =>
-  call("GET", `/browse/${named(name)}`, { query: { path, after, limit }, signal });
+  call("GET", `/browse/${named(name)}`, { query: { after, limit }, filePath: path, signal });
 export const getVersions = (volume, path, signal) =>
-  call("GET", `/versions/${named(volume)}`, { query: { path }, signal });
+  call("GET", `/versions/${named(volume)}`, { filePath: path, signal });
 export const copyFiles = (body) => call("POST", "/copies", { body });
-export const downloadUrl = (name, path) => `${BASE}/download/${named(name)}?${new URLSearchParams({ path })}`;
+export const downloadUrl = (name, path) => `${BASE}/download/${named(name)}?path=${path}`;
 
 export const eventsUrl = `${BASE}/events`;

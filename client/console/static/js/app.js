@@ -116,13 +116,14 @@ class App {
 
   connectionChanged() {
     clearTimeout(this.bannerTimer);
-    const show = (lost) =>
+    const lost = store.connected === false ? "The connection to the console was lost" : store.away;
+    const show = () =>
       render(
         document.getElementById("banner"),
-        lost && h("div", { class: "banner" }, "The connection to the console was lost. What is shown may be old; trying again…"),
+        lost && h("div", { class: "banner" }, `${lost}. What is shown may be old; trying again…`),
       );
-    if (store.connected === false) this.bannerTimer = setTimeout(() => show(true), BANNER_AFTER_MS);
-    else show(false);
+    if (lost) this.bannerTimer = setTimeout(show, BANNER_AFTER_MS);
+    else show();
   }
 
   // ---------------------------------------------------------------- search and keys

@@ -1,16 +1,25 @@
-// Browse: choose any node of the tree, walk its folders, open a file's panel. A page of entries at a time.
+// Browse: choose any node of the tree, walk its folders, open a file's panel.
+//
+// A folder comes in its own order, a page at a time: it is fetched up to a bound and sorted by name here. Paths are
+// percent-encoded everywhere but where people read them.
 
 import * as api from "./api.js";
 import { failure } from "./fields.js";
 import { FilePanel } from "./file_panel.js";
-import { dateTime, permissions, size } from "./format.js";
+import { count, dateTime, number, permissions, size } from "./format.js";
 import { icon } from "./icons.js";
+import { folderOf, shownPath } from "./paths.js";
 import { Picker } from "./picker.js";
 import { go, routeTo } from "./router.js";
 import { store } from "./store.js";
 import { h, render } from "./vdom.js";
 
-const PAGE_ENTRIES = 500;
+const PAGE_ENTRIES = 1000;
+/** As many of a folder are fetched without asking: sorted by name, it is whole up to here. */
+const MOST_UNASKED = 10_000;
+/** As many rows are shown before "show more". */
+const FIRST_ROWS = 1000;
+const BY_NAME = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
 
 export class BrowseView {
   constructor(container) {
@@ -68,7 +77,9 @@ export class BrowseView {
     this.asked = asked;
     this.entries = null;
     this.error = null;
-    await this.fetchPage(undefined);
+    this.rows = FIRST_ROWS;
+    await this.fetchFolder();
+    if (asked !== this.asked) return;
     this.followFile();
     this.render();
     // Keys go on in the new folder, unless a file's panel or the picker has them.
@@ -77,18 +88,29 @@ export class BrowseView {
 
   /** Reads the folder anew, in place. */
   async reload() {
-    await this.fetchPage(undefined);
+    await this.fetchFolder();
+    this.followFile();
     this.render();
   }
 
-  async fetchPage(after) {
+  /** All of the folder, or its next pages where it is very large. */
+  async fetchFolder(after) {
     this.running?.abort();
     const running = new AbortController();
     this.running = running;
     try {
-      const page = await api.browse(this.route.subject, this.path, after, PAGE_ENTRIES, running.signal);
-      this.entries = after ? [...this.entries, ...page.entries] : page.entries;
-      this.next = page.next;
+      const fetched = after === undefined ? [] : [...this.entries];
+      const bound = fetched.length + MOST_UNASKED;
+      let next = after;
+      do {
+        const page = await api.browse(this.route.subject, this.path, next, PAGE_ENTRIES, running.signal);
+        fetched.push(...page.entries);
+        next = page.next;
+      } while (next !== null && fetched.length < bound);
+      const rank = (entry) => (entry.kind === "folder" ? 0 : 1);
+      fetched.sort((a, b) => rank(a) - rank(b) || BY_NAME.compare(a.name, b.name));
+      this.entries = fetched;
+      this.next = next;
     } catch (error) {
       if (running.signal.aborted) return;
       this.error = error;
@@ -98,8 +120,8 @@ export class BrowseView {
 
   followFile() {
     const { file } = this.route.query;
-    const entry = this.entries?.find((other) => other.name === file) ?? null;
-    this.panel.follow(this.node, file === undefined ? null : join(this.path, file), entry);
+    const entry = this.entries?.find((other) => other.path === file) ?? null;
+    this.panel.follow(this.node, file ?? null, entry);
   }
 
   /** Escape closes the file's panel. Returns whether there was one. */
@@ -107,7 +129,7 @@ export class BrowseView {
     if (this.route.query.file === undefined) return false;
     const { file } = this.route.query;
     go("browse", this.route.subject, { path: this.path });
-    [...this.container.querySelectorAll("button.file")].find((row) => row.dataset.name === file)?.focus();
+    [...this.container.querySelectorAll("button.file")].find((row) => row.dataset.path === file)?.focus();
     return true;
   }
 
@@ -138,10 +160,12 @@ export class BrowseView {
 
   crumbs() {
     const parts = this.path.split("/").filter(Boolean);
-    const link = (path, text) =>
-      path === this.path
+    const link = (path, name) => {
+      const text = shownPath(name);
+      return path === this.path
         ? h("b", { key: path, "aria-current": "page" }, text)
         : h("a", { key: path, href: routeTo("browse", this.route.subject, { path }) }, text);
+    };
     return h(
       "nav",
       { class: "crumbs", "aria-label": "Folder" },
@@ -155,35 +179,48 @@ export class BrowseView {
     if (!this.entries.length) return h("div", { class: "empty" }, icon("folder"), h("b", {}, "An empty folder"));
     return h(
       "div",
-      { class: "card files", role: "list", "aria-label": `Entries of ${this.path}`, onKeydown: (event) => this.onKey(event) },
+      { class: "card files", role: "list", "aria-label": `Entries of ${shownPath(this.path)}`, onKeydown: (event) => this.onKey(event) },
       h(
         "div",
         { class: "file head", "aria-hidden": "true" },
         h("span", {}), h("span", {}, "Name"), h("span", { class: "size" }, "Size"), h("span", { class: "when" }, "Changed"), h("span", { class: "mode" }, "Mode"),
       ),
-      this.entries.map((entry) => this.row(entry)),
-      this.next && h("div", { class: "more" }, h("button", { type: "button", class: "button tiny", onClick: () => this.fetchPage(this.next) }, "Show more")),
+      this.entries.slice(0, this.rows).map((entry) => this.row(entry)),
+      this.more(),
     ); // prettier-ignore
   }
 
+  more() {
+    const hidden = this.entries.length - this.rows;
+    if (hidden <= 0 && !this.next) return null;
+    const show = () => {
+      this.rows += FIRST_ROWS;
+      if (hidden <= 0) this.fetchFolder(this.next);
+      this.render();
+    };
+    const text = hidden > 0 ? `Show more: ${number(hidden)}${this.next ? " and others" : ""}` : "Fetch more";
+    return h("div", { class: "more" }, h("button", { type: "button", class: "button tiny", onClick: show }, text));
+  }
+
   row(entry) {
-    const chosen = entry.name === this.route.query.file;
+    const chosen = entry.path === this.route.query.file;
     return h(
       "div",
-      { role: "listitem", key: entry.name },
+      { role: "listitem", key: entry.path },
       h(
         "button",
         {
           type: "button",
           class: chosen ? "file chosen" : "file",
           "data-name": entry.name,
+          "data-path": entry.path,
           "aria-label": `${entry.kind} ${entry.name}`,
           "aria-current": chosen ? "true" : undefined,
           onClick: () => this.open(entry),
         },
-        icon(entry.kind === "symlink" ? "link" : entry.kind, `icon ${entry.kind}`),
+        icon(entry.kind === "symlink" ? "link" : entry.kind, `icon of-${entry.kind}`),
         h("span", { class: "name" }, entry.name, entry.target && h("span", { class: "target" }, ` → ${entry.target}`)),
-        h("span", { class: "size" }, entry.kind === "file" ? size(entry.size) : ""),
+        h("span", { class: "size" }, entry.kind === "file" ? size(entry.size) : entry.kind === "folder" ? count(entry.size, "entry", "entries") : ""),
         h("span", { class: "when num" }, dateTime(entry.mtime_ns)),
         h("span", { class: "mode" }, permissions(entry.mode, entry.kind)),
       ),
@@ -191,8 +228,8 @@ export class BrowseView {
   }
 
   open(entry) {
-    if (entry.kind === "folder") go("browse", this.route.subject, { path: join(this.path, entry.name) });
-    else go("browse", this.route.subject, { path: this.path, file: entry.name });
+    if (entry.kind === "folder") go("browse", this.route.subject, { path: entry.path });
+    else go("browse", this.route.subject, { path: this.path, file: entry.path });
   }
 
   onKey(event) {
@@ -208,16 +245,12 @@ export class BrowseView {
       rows[at].click();
     } else if ((event.key === "Backspace" || event.key === "ArrowLeft") && this.path !== "/") {
       event.preventDefault();
-      go("browse", this.route.subject, { path: this.path.slice(0, this.path.lastIndexOf("/")) || "/" });
+      go("browse", this.route.subject, { path: folderOf(this.path) });
     } else if (event.key === "i") {
       // A folder as a whole: its panel, where Enter would walk into it.
-      go("browse", this.route.subject, { path: this.path, file: rows[at].dataset.name });
+      go("browse", this.route.subject, { path: this.path, file: rows[at].dataset.path });
     }
   }
-}
-
-export function join(folder, name) {
-  return `${folder === "/" ? "" : folder}/${name}`;
 }
 
 /** Nodes that can be looked into, volumes first. */

@@ -1,10 +1,11 @@
-// A line chart over the last five minutes, as SVG. Give it series once a second; it shows the values under the pointer,
+// A line chart over the last five minutes, as SVG. Give it samples once a second; it shows the values under the pointer,
 // or under the keys: the chart takes the focus, left and right walk along the time.
 
 import { WINDOW_S } from "./figures.js";
 import { h } from "./vdom.js";
 
-const LEFT = 4;
+/** Room for the values beside the lines. */
+const LEFT = 64;
 const BOTTOM = 20;
 const TOP = 6;
 const TICK_S = 60;
@@ -13,9 +14,9 @@ const KEY_STEP_S = 5;
 const TIP_PX = 170;
 
 export class Chart {
-  /** series: [{name, read(sample) -> number or null, className}]. format(value) -> text. changed() renders again. */
-  constructor({ label, series, format, tall, changed }) {
-    Object.assign(this, { label, series, format, tall, changed });
+  /** binary: values are sizes. series: [{name, read(sample) -> number or null, className}]. format(value) -> text. changed() renders again. */
+  constructor({ label, series, format, tall, binary, changed }) {
+    Object.assign(this, { label, series, format, tall, binary, changed });
     this.width = 600;
     this.height = tall ? 176 : 132;
     this.pointed = null; // seconds before the newest sample
@@ -36,7 +37,7 @@ export class Chart {
   view(samples) {
     this.samples = samples;
     const highest = Math.max(...this.series.flatMap((s) => samples.map((sample) => s.read(sample) ?? 0)));
-    const { steps, top } = niceSteps(highest);
+    const { steps, top } = niceSteps(highest, this.binary);
     const plotHeight = this.height - BOTTOM - TOP;
     const x = (index) => LEFT + (index / WINDOW_S) * (this.width - LEFT - 1);
     const y = (value) => TOP + plotHeight * (1 - value / top);
@@ -60,7 +61,7 @@ export class Chart {
         { "aria-hidden": "true" },
         steps.map((step) => [
           h("line", { key: `grid ${step}`, class: "grid", x1: LEFT, x2: this.width, y1: y(step), y2: y(step) }),
-          step > 0 && h("text", { key: `value ${step}`, class: "tick", x: LEFT, y: y(step) - 4 }, this.format(step)),
+          step > 0 && h("text", { key: `value ${step}`, class: "tick", x: LEFT - 10, y: y(step) + 4, "text-anchor": "end" }, this.format(step)),
         ]),
         ticks.map((s) => h("text", { key: `time ${s}`, class: "tick", x: x(s), y: this.height - 4 }, `−${(WINDOW_S - s) / 60} min`)),
         h("text", { class: "tick", x: this.width - 1, y: this.height - 4, "text-anchor": "end" }, "now"),
@@ -149,10 +150,10 @@ function areaOf(runs, floor) {
     .join("");
 }
 
-/** Three lines at round values, in binary steps as sizes are read, and the value at the top edge. */
-export function niceSteps(highest) {
+/** A few lines at round values (`binary`: round as sizes are read, 128 MiB), and the value at the top edge. */
+export function niceSteps(highest, binary) {
   if (highest <= 0) return { steps: [0], top: 1 };
-  const unit = highest >= 1024 ? 1024 ** Math.floor(Math.log2(highest) / 10) : 1;
+  const unit = binary && highest >= 1024 ? 1024 ** Math.floor(Math.log2(highest) / 10) : 1;
   const scaled = highest / unit / 2;
   const power = 10 ** Math.floor(Math.log10(scaled));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((m) => m >= scaled * 0.75) * unit;

@@ -11,7 +11,7 @@ import { store } from "./store.js";
 import { h } from "./vdom.js";
 
 /** As many entries are asked for; a longer diff says that it goes on. */
-const MOST_ENTRIES = 2000;
+const MOST_ENTRIES = 1000;
 /** As many are shown of a group before "show all". */
 const FIRST_SHOWN = 60;
 
@@ -155,7 +155,7 @@ function entryView(entry, mark, index) {
     "li",
     { key: `${index} ${entry.path}` },
     h("span", { class: `change-mark ${entry.change}`, "aria-hidden": "true" }, mark),
-    h("span", { class: "path" }, `${entry.path}${folder}`, entry.change === "renamed" && [h("br", {}), `→ ${entry.new_path}${folder}`]),
+    h("span", { class: "path" }, `${entry.name}${folder}`, entry.change === "renamed" && [h("br", {}), `→ ${entry.new_name}${folder}`]),
     h("span", { class: "amount" }, what),
   );
 }

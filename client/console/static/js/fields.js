@@ -147,7 +147,7 @@ export function readForm(form) {
 
 /** After a form came: the field to begin in, and its text selected. */
 export function focusFirst(container) {
-  const field = container.querySelector("[data-autofocus]") ?? container.querySelector("form .input, form input");
+  const field = container.querySelector("[data-autofocus]") ?? container.querySelector("form .input:not(:disabled)") ?? container.querySelector("input");
   field?.focus({ preventScroll: true });
   if (field?.type === "text") field.select();
 }

@@ -5,6 +5,7 @@ import * as api from "./api.js";
 import { choiceField, failure, focusFirst, readForm, submitButtons, textField } from "./fields.js";
 import { ago, count, dateTime, ownName, permissions, size, volumePart } from "./format.js";
 import { icon } from "./icons.js";
+import { encodePath, lastName, shownPath } from "./paths.js";
 import { Picker } from "./picker.js";
 import { store } from "./store.js";
 import { toast } from "./toasts.js";
@@ -79,7 +80,7 @@ export class FilePanel {
   }
 
   view(onClose) {
-    const name = this.path.slice(this.path.lastIndexOf("/") + 1);
+    const name = shownPath(lastName(this.path));
     const { entry, node } = this;
     return h(
       "aside",
@@ -138,10 +139,11 @@ export class FilePanel {
     const node = store.byId.get(version.volume_id);
     const isLive = node?.kind !== "snapshot";
     const name = node ? (isLive ? "now" : ownName(node)) : version.node;
-    const same = version.exists && version.same_as_previous;
+    const same = version.exists && version.same_as_previous === true;
+    const changed = version.exists && version.same_as_previous !== null;
     const what = !version.exists
       ? "not there"
-      : `${version.kind === "file" ? size(version.size) : version.kind}, ${same ? "as before" : `changed ${dateTime(version.mtime_ns)}`}`;
+      : `${version.kind === "file" ? size(version.size) : version.kind}, ${same ? "as before" : `${changed ? "changed" : "of"} ${dateTime(version.mtime_ns)}`}`;
     return h(
       "li",
       { key: version.volume_id, class: version.exists ? (same ? "same" : "changed") : "absent", "data-node": version.node },
@@ -184,7 +186,7 @@ export class FilePanel {
       this.copying = null;
       this.changed();
     };
-    const beside = besideName(this.path, copying.source);
+    const beside = besideName(shownPath(this.path), copying.source);
     const how = copying.values.how ?? (copying.isFolder ? "beside" : "replace");
     return h(
       "form",
@@ -222,7 +224,7 @@ export class FilePanel {
         ),
       (!isRestore || how === "beside") &&
         textField(copying.key, "path", "Path there", {
-          initial: isRestore ? beside : this.path,
+          initial: isRestore ? beside : shownPath(this.path),
           mono: true,
           hint: isRestore ? undefined : "An existing folder: into it, under its own name",
         }),
@@ -245,10 +247,10 @@ export class FilePanel {
         source: copying.source.name,
         source_path: this.path,
         target: copying.target.name,
-        target_path: replace ? this.path : values.path.trim() || this.path,
+        target_path: replace || values.path.trim() === shownPath(this.path) ? this.path : encodePath(values.path),
         replace: replace && !copying.isFolder,
       });
-      toast(`${isRestore ? "Restored" : "Cloned"} ${count(reply.files, "file")} to ${copying.target.name}:${reply.path || values.path}`);
+      toast(`${isRestore ? "Restored" : "Cloned"} ${count(reply.files, "file")} to ${copying.target.name}:${shownPath(reply.path)}`);
       this.copying = null;
       this.load();
       this.onCopied();

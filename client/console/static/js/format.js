@@ -10,8 +10,7 @@ export function size(bytes) {
     count /= 1024;
     unit += 1;
   }
-  const text = unit === 0 || Number.isInteger(count) ? count.toFixed(0) : count.toFixed(1);
-  return `${text} ${UNITS[unit]}`;
+  return `${count.toFixed(unit === 0 ? 0 : 1).replace(/\.0$/, "")} ${UNITS[unit]}`;
 }
 
 /** What a person typed for a size, in bytes: "10 GiB", "1.5T", "500M", "" for none. NaN where it is no size. */

@@ -17,6 +17,7 @@ export class LiveView {
     this.throughput = new Chart({
       label: "Throughput",
       tall: true,
+      binary: true,
       format: rate,
       changed,
       series: [

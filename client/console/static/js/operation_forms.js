@@ -150,7 +150,8 @@ export class CloneForm extends Form {
       isBacked &&
         textField(this.key, "snapshot", "Name of the snapshot behind it", {
           prefix: `${volume.name}@`,
-          placeholder: this.values.name || "as the clone",
+          placeholder: this.values.name,
+          hint: "Left empty, it is named as the clone",
         }),
       isNew
         ? [colorOf(this, source), descriptionField(this, ""), settingsFields(this, source, { isNew })]
@@ -272,13 +273,13 @@ function keepFields(form, volume) {
       { initial: "keep" },
     ),
     !discards &&
-      textField(form.key, "keep", "Name of that snapshot", { prefix: `${volume.name}@`, placeholder: "named by the time" }),
+      textField(form.key, "keep", "Name of that snapshot", { prefix: `${volume.name}@`, hint: "Left empty, it is named by the time" }),
     discards && confirmField(form, volume.name),
   ];
 }
 
 function confirmField(form, name) {
-  return textField(form.key, "confirm", ["Type ", h("b", { class: "mono" }, name), " to confirm"], { placeholder: name, mono: true });
+  return textField(form.key, "confirm", ["Type ", h("b", { class: "mono" }, name), " to confirm"], { mono: true });
 }
 
 async function rollBack(values, snapshotName, volume) {

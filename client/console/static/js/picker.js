@@ -2,6 +2,7 @@
 
 import { hexColor } from "./color.js";
 import { ago } from "./format.js";
+import { icon } from "./icons.js";
 import { h } from "./vdom.js";
 
 /** As many are listed; the rest is found by typing. */
@@ -90,6 +91,7 @@ export class Picker {
           this.show(false);
         },
       }), // prettier-ignore
+      icon("down"),
       this.open &&
         h(
           "ul",

@@ -1,7 +1,7 @@
 // Where one is, kept in the address after the #, so that back, forward, bookmarks and reload work.
 //
 //   #/tree            #/tree/12 (a node's id: names change)      #/tree/12?do=snapshot     #/tree/12?compare=15
-//   #/browse/photos@before?path=/a/b&file=c.txt                  #/nodes    #/jobs    #/live
+//   #/browse/photos@before?path=/a/b&file=/a/b/c.txt (paths as the API encodes them)                 #/nodes    #/jobs    #/live
 
 export const VIEWS = ["tree", "browse", "nodes", "jobs", "live"];
 

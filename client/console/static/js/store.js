@@ -34,6 +34,7 @@ class Store extends EventTarget {
     this.byName = new Map();
     this.figures = new Figures();
     this.connected = null; // null: not known yet
+    this.away = null; // why the console cannot reach the coordinator
     this.running = new Map(); // list -> {again}
   }
 
@@ -54,6 +55,11 @@ class Store extends EventTarget {
       const changed = JSON.parse(event.data);
       const stale = new Set(Object.keys(STALE).flatMap((word) => (changed[word] ? STALE[word] : [])));
       for (const list of stale) this.refresh(list);
+    });
+    source.addEventListener("coordinator", (event) => {
+      const { reachable, error } = JSON.parse(event.data);
+      this.away = reachable ? null : (error?.message ?? "The coordinator does not answer");
+      this.tell("connection");
     });
     source.addEventListener("figures", (event) => {
       this.figures.add(JSON.parse(event.data));

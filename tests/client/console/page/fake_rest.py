@@ -1,6 +1,6 @@
 """The console's REST API over a `FakePool`, and the real page: for tests of the page and for looking at it.
 
-By hand: `python -m tests.client.console.fake_rest [--port 7499] [--nodes N]`.
+By hand: `python -m tests.client.console.page.fake_rest [--port 7499] [--nodes N]`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 
 import redfs.client.console
 from redfs.core.errors import InvalidArgument, NotFound, RedfsError
-from tests.client.console.fake_pool import Data, FakePool, large_pool, small_pool
+from tests.client.console.page.fake_pool import Data, FakePool, decode, large_pool, small_pool
 
 STATIC = Path(redfs.client.console.__file__).parent / "static"
 HTTP_STATUS = {"invalid": 400, "not_found": 404, "exists": 409, "busy": 409, "not_allowed": 403, "unavailable": 503}
@@ -66,6 +66,7 @@ class FakeRest:
     async def events(self, _request: Request) -> Response:
         queue: asyncio.Queue[tuple[str, Data] | None] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
+        queue.put_nowait(("coordinator", {"reachable": True, "error": None}))
         queue.put_nowait(("changed", dict.fromkeys(("tree", "nodes", "jobs", "schedules"), True)))
         self.queues.add(queue)
 
@@ -90,7 +91,7 @@ class FakeRest:
     def app(self) -> Starlette:
         api = [
             Route("/status", self.read(lambda _: self.pool.status())),
-            Route("/volumes", self.read(lambda _: [self.pool.shown(v) for v in self.pool.volumes.values()])),
+            Route("/volumes", self.read(lambda _: self.pool.listing())),
             Route("/nodes", self.read(lambda _: self.pool.nodes)),
             Route("/jobs", self.read(lambda _: self.pool.jobs)),
             Route("/schedules", self.read(lambda _: self.pool.schedules)),
@@ -110,7 +111,7 @@ class FakeRest:
             Route("/volumes/{name}/schedules/{label}", self.change(self.remove_schedule), methods=["DELETE"]),
             Route("/jobs/{job:int}/{action}", self.change(self.control_job), methods=["POST"]),
             Route("/freed", self.change(lambda r, b: self.pool.freed(b["names"])), methods=["POST"]),
-            Route("/copies", self.change(lambda r, b: self.pool.copy(**b)), methods=["POST"]),
+            Route("/copies", self.change(self.copy), methods=["POST"]),
         ]
         static = Mount("/static", StaticFiles(directory=STATIC))
         return Starlette(routes=[Route("/", self.page), static, Mount("/api/v1", routes=api)])
@@ -174,6 +175,10 @@ class FakeRest:
     def control_job(self, request: Request, _body: Data) -> Data:
         return self.pool.control_job(request.path_params["job"], request.path_params["action"])
 
+    def copy(self, _request: Request, body: Data) -> Data:
+        paths = {name: decode(body[name]) for name in ("source_path", "target_path")}
+        return self.pool.copy(**{**body, **paths})
+
     def diff(self, request: Request) -> Data:
         entries = self.pool.diff(request.query_params["before"], request.query_params["after"])
         limit = int(request.query_params["limit"])
@@ -198,7 +203,12 @@ class FakeRest:
 
 
 def path_of(request: Request) -> str:
-    return request.query_params.get("path", "/")
+    """The path, decoded once, as every address is."""
+    for field in request.scope["query_string"].decode("ascii").split("&"):
+        name, _, value = field.partition("=")
+        if name == "path":
+            return decode(value.replace("+", " "))
+    return "/"
 
 
 def refusal(error: RedfsError) -> Response:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import random
 import re
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from redfs.core.errors import AlreadyExists, InvalidArgument, NotAllowed, NotFound
 
@@ -22,6 +24,19 @@ START_NS = time.time_ns() - 26 * 3600 * 10**9
 STEP_NS = 3_600_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}\Z")
 SETTINGS = ("protection", "description", "color", "compression", "minimum_nodes", "quota_bytes")
+
+
+def encode(path: str) -> str:
+    """As the API shows paths: percent-encoded bytes. Texts here hold odd bytes as surrogates."""
+    return quote_from_bytes(path.encode("utf-8", "surrogateescape"), safe="/")
+
+
+def decode(path: str) -> str:
+    return unquote_to_bytes(path).decode("utf-8", "surrogateescape")
+
+
+def readable(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class FakePool:
@@ -78,7 +93,12 @@ class FakePool:
     def snapshots(self, volume: Data) -> list[Data]:
         return [child for child in self.children(volume) if child["kind"] == "snapshot" and child["state"] == "ok"]
 
-    def shown(self, volume: Data) -> Data:
+    def listing(self) -> list[Data]:
+        """The whole tree as a reply shows it."""
+        frozen = {v["parent_id"] for v in self.volumes.values() if v["kind"] == "snapshot" and v["state"] == "ok"}
+        return [self.shown(volume, volume["volume_id"] in frozen) for volume in self.volumes.values()]
+
+    def shown(self, volume: Data, has_snapshot: bool | None = None) -> Data:
         """The volume as a reply shows it: with what it allows now."""
         allowed: list[str] = []
         if volume["state"] == "ok":
@@ -86,7 +106,7 @@ class FakePool:
                 allowed = ["clone"]
             elif volume["kind"] == "live":
                 allowed = ["snapshot", "clone", "clone_backed", "mount", "set", "rename", "delete"]
-                if self.snapshots(volume):
+                if self.snapshots(volume) if has_snapshot is None else has_snapshot:
                     allowed.insert(6, "rollback")
             else:
                 allowed = ["mount", "clone", "restore", "set", "rename", "delete"]
@@ -244,21 +264,26 @@ class FakePool:
             if not file.startswith(top):
                 continue
             own, _, below = file[len(top) :].partition("/")
-            entries.setdefault(own, self._entry(own, "folder" if below else "file", content))
-        return sorted(entries.values(), key=lambda entry: (entry["kind"] != "folder", entry["name"]))
+            entry = entries.setdefault(own, self._entry(top + own, "folder" if below else "file", content))
+            entry["size"] += 1 if below else 0
+        # A folder's own order is that of its names' hashes.
+        return sorted(entries.values(), key=lambda entry: zlib.crc32(entry["path"].encode()))
 
-    def _entry(self, name: str, kind: str, content: bytes) -> Data:
+    def _entry(self, path: str, kind: str, content: bytes) -> Data:
         mode = 0o755 if kind == "folder" else 0o644
         size = len(content) if kind == "file" else 0
         changed = START_NS - (sum(content) % 97) * STEP_NS
-        return {"name": name, "kind": kind, "size": size, "mtime_ns": changed, "mode": mode, "uid": 1000, "gid": 1000}
+        return {
+            "name": readable(path.rpartition("/")[2]), "path": encode(path), "kind": kind, "size": size,
+            "mtime_ns": changed, "mode": mode, "uid": 1000, "gid": 1000, "target": None,
+        }  # fmt: skip
 
     def versions(self, volume_name: str, path: str) -> list[Data]:
         volume = self.named(volume_name)
         nodes = [*sorted(self.snapshots(volume), key=lambda v: int(v["created_ns"])), volume]
         found: list[Data] = []
         before: bytes | None = None
-        for node in nodes:
+        for number, node in enumerate(nodes):
             content = self.files[node["volume_id"]].get(path)
             kind = "file"
             if content is None and any(f.startswith(path + "/") for f in self.files[node["volume_id"]]):
@@ -266,9 +291,10 @@ class FakePool:
             found.append(
                 {
                     "node": node["name"], "volume_id": node["volume_id"], "created_ns": node["created_ns"],
-                    "exists": content is not None, "kind": kind, "size": len(content or b""),
-                    "mtime_ns": START_NS - (sum(content or b"") % 97) * STEP_NS,
-                    "same_as_previous": content is not None and content == before,
+                    "exists": content is not None, "kind": None if content is None else kind,
+                    "size": len(content or b""),
+                    "mtime_ns": None if content is None else START_NS - (sum(content) % 97) * STEP_NS,
+                    "same_as_previous": None if content is None or number == 0 else content == before,
                 }
             )  # fmt: skip
             before = content
@@ -287,7 +313,7 @@ class FakePool:
         self.copies.append({"source": source, "source_path": source_path, "target": target, "target_path": target_path})
         self.notify(tree=True)
         total = sum(map(len, chosen.values()))
-        return {"files": len(chosen), "bytes": total, "path": target_path, "unattended": False}
+        return {"files": len(chosen), "bytes": total, "path": encode(target_path), "unattended": False}
 
     def diff(self, before: str, after: str) -> list[Data]:
         old = self.files[self.named(before)["volume_id"]]
@@ -299,8 +325,8 @@ class FakePool:
             change = "created" if path not in old else "deleted" if path not in new else "modified"
             entries.append(
                 {
-                    "change": change, "path": path[1:], "new_path": "", "kind": "file", "content": True,
-                    "attributes": False, "before_bytes": len(old.get(path, b"")), "after_bytes": len(new.get(path, b"")),
+                    "change": change, "path": encode(path), "name": readable(path), "new_path": "", "new_name": "",
+                    "kind": "file", "content": True, "attributes": False, "before_bytes": len(old.get(path, b"")), "after_bytes": len(new.get(path, b"")),
                 }
             )  # fmt: skip
         return entries
@@ -342,6 +368,7 @@ def small_pool() -> FakePool:
     files = pool.files[photos["volume_id"]]
     files.update({f"/2024/img-{n:04}.jpg": bytes([n % 251]) * (1000 + n) for n in range(40)})
     files.update({"/notes.txt": b"first thoughts\n", "/albums/summer/list.txt": b"a\nb\n", "/albums/winter/list.txt": b"c\n"})
+    files.update({"/albums/50% off/caf\udce9 menu.txt": b"odd bytes in its name\n"})
     mail = pool.create("mail", color="#237a4b", description="Everybody's mailboxes", protection="mirror:3")
     pool.files[mail["volume_id"]].update({"/inbox/1.eml": b"hello", "/inbox/2.eml": b"again"})
     pool.snapshot("photos", "monday")
@@ -385,20 +412,20 @@ def large_pool(nodes: int, seed: int = 7) -> FakePool:
         number = len(pool.volumes)
         roll = chance.random()
         settings: Data = {"color": chance.choice(colors)}
-        if roll < 0.04:
+        if roll < 0.07:
             live.append(_grow(pool, "live", f"vol-{number}", 1, settings))
-        elif roll < 0.62 or not snapshots:
-            volume = chance.choice(live[-12:])
+        elif roll < 0.82 or not snapshots:
+            volume = chance.choice(live[-9:])
             own = f"s{number}" if chance.random() < 0.6 else f"hourly-{number:05}"
             kept = {"color": volume["color"]}
             snapshots.append(_grow(pool, "snapshot", f"{volume['name']}@{own}", volume["volume_id"], kept))
         else:
-            parent = chance.choice(snapshots if roll < 0.88 else live)
+            parent = chance.choice(snapshots if roll < 0.95 else live)
             live.append(_grow(pool, "live", f"clone-{number}", parent["volume_id"], settings))
     for volume in chance.sample(live, len(live) // 12):
         volume["mounts"] = ["host:1:/mnt"]
     for volume in chance.sample(live + snapshots, nodes // 20):
-        if any(other["parent_id"] == volume["volume_id"] for other in live):
+        if any(other["parent_id"] == volume["volume_id"] for other in pool.volumes.values()):
             volume["state"] = "deleted"
             volume["mounts"] = []
     return pool
