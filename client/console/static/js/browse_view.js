@@ -37,7 +37,10 @@ export class BrowseView {
       changed: () => this.render(),
     });
     this.stopWatching = store.watch((changed) => {
-      if (changed.has("volumes")) this.chooseFirst();
+      if (changed.has("volumes")) {
+        this.chooseFirst();
+        this.followFile();
+      }
       if (!changed.has("figures") || changed.size > 1) this.render();
     });
     this.render();
@@ -69,7 +72,8 @@ export class BrowseView {
 
   chooseFirst() {
     if (this.route.subject) return;
-    const first = browsable().find((volume) => volume.kind === "live") ?? browsable()[0];
+    const all = browsable();
+    const first = all.find((volume) => volume.mounts.length && volume.kind === "live") ?? all[0];
     if (first) go("browse", first.name, {}, { replace: true });
   }
 

@@ -112,7 +112,7 @@ export class NodePanel {
   }
 
   async submit(element, volume) {
-    const { form } = this;
+    const { form, part } = this;
     if (this.busy || !form.hasSubmit() || !form.ready(volume)) return;
     this.busy = true;
     this.error = null;
@@ -122,11 +122,12 @@ export class NodePanel {
       toast(said);
       // The push brings it too; asking at once shows it sooner.
       await Promise.race([store.refresh("volumes"), new Promise((resolve) => setTimeout(resolve, 1500))]);
-      if (this.form === form) go("tree", show === null ? "" : show, {}, { replace: true });
+      // Only where the person still is: they may have gone on meanwhile.
+      if (this.part === part) go("tree", show === null ? "" : show, {}, { replace: true });
     } catch (error) {
       if (this.form === form) this.error = error;
     }
-    this.busy = false;
+    if (this.part === part) this.busy = false;
     this.changed();
   }
 }

@@ -20,6 +20,8 @@ const STALE = { tree: ["volumes", "status"], nodes: ["nodes", "status"], jobs: [
 const LEAST_PAUSE_MS = 80;
 /** After a failed fetch. */
 const RETRY_MS = 2000;
+/** When nothing has come by push, the lists are fetched all the same. */
+const UNPROMPTED_MS = 400;
 /** The browser gives a stream up for good on an HTTP error; this much later the page opens a new one. */
 const REOPEN_MS = 2000;
 
@@ -38,9 +40,12 @@ class Store extends EventTarget {
     this.running = new Map(); // list -> {again}
   }
 
+  /** The stream's first event names everything, and all is fetched then. Where none comes soon, without it. */
   start() {
-    for (const list of Object.keys(LISTS)) this.refresh(list);
     this.openStream();
+    setTimeout(() => {
+      for (const list of Object.keys(LISTS)) if (!this.lists[list] && !this.running.has(list)) this.refresh(list);
+    }, UNPROMPTED_MS);
   }
 
   openStream() {

@@ -375,6 +375,7 @@ def small_pool() -> FakePool:
     files["/notes.txt"] = b"first thoughts\nand second ones\n"
     files["/2024/img-0040.jpg"] = bytes(5000)
     builds = pool.create("builds", color="#c4501a", description="Nightly builds", compression="none")
+    pool.files[builds["volume_id"]].update({"/app/bin/app": bytes(70_000), "/app/README": b"Start it.\n"})
     pool.snapshot("photos", "tuesday")
     del files["/albums/winter/list.txt"]
     pool.snapshot("mail", "before-upgrade")

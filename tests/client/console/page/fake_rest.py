@@ -198,8 +198,7 @@ class FakeRest:
         content = self.pool.files[volume["volume_id"]].get(path)
         if content is None:
             return refusal(NotFound(f"{volume['name']} has no {path}"))
-        name = path.rpartition("/")[2]
-        return Response(content, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+        return Response(content, headers={"Content-Disposition": "attachment"})
 
 
 def path_of(request: Request) -> str:
