@@ -12,12 +12,16 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.reads import VolumeReader, reader_of
+from redfs.coordinator.schedules import verify_schedules
+from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
-from redfs.core.ids import ROOT_INO
+from redfs.coordinator.txn import weigh_pieces
+from redfs.core.ids import ROOT_INO, Epoch, Lineage
 from redfs.core.kv import ReadKv
 from redfs.core.records import (
     SLOT_BYTES,
@@ -33,32 +37,33 @@ from redfs.core.records import (
 )
 from redfs.core.tables import (
     ALL_U64,
+    ATTACHMENTS,
     BLOCKS,
     DEDUPE,
     DOOMED,
     OPEN_SEGMENTS,
     SEGMENTS,
     SESSIONS,
+    BlockRow,
     Domain,
     JobKind,
     SegmentRow,
     SegmentState,
     StatsRow,
-    VolumeRow,
     VolumeState,
     decode_block,
     decode_segment,
     decode_u64,
-    job_key,
     pack_held_shards,
     pair_key,
     split_dedupe_key,
     split_doomed_key,
+    split_job_key,
     split_pair,
     u64_key,
 )
-from redfs.core.versions import verify
-from redfs.core.versions.layout import VERSIONS
+from redfs.core.versions import Ancestry, audit_weights, verify
+from redfs.core.versions.layout import PINS, VERSIONS, Holder, HolderType, Pin, is_held, parse_held
 from redfs.core.volume_tree import ReadTree, verify_tree
 
 WINDOW_BLOCKS = 500_000
@@ -121,11 +126,14 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
     yield from verify(kv)
     pause()
     yield from verify_tree(kv)
+    yield from verify_schedules(kv)
+    yield from _check_holders(kv)
     totals = Counter[str]()
     live: Counter[int] = Counter()
     yield from _check_blocks(kv, pause, totals, live)
     yield totals["records"]
     yield from _check_segments(kv, pause, totals, live)
+    yield from _check_weights(kv, pause)
     yield from _check_dedupe(kv, pause)
     kept = read_totals(kv)
     counted = StatsRow(*(totals[name] for name in StatsRow._fields))
@@ -133,15 +141,35 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
         if have != found:
             yield f"the pool's total {name} is {have} and counted from scratch {found}"
     tree = ReadTree(kv)
+    ancestry = Ancestry()
+    freeing = {job.volume_id for key, job in all_jobs(kv) if split_job_key(key)[0] != JobKind.REAP}
     for row in tree.all():
         if row.state == VolumeState.OK:
-            yield from check_volume(kv, reader_of(kv, row), pause)
-        elif row.state == VolumeState.DELETING and not _has_job(kv, row):
+            yield from check_volume(kv, reader_of(kv, row, ancestry), pause)
+        elif row.state == VolumeState.DELETING and row.volume_id not in freeing:
             yield f"volume {row.volume_id} ({row.name}) is being deleted and no job does it"
 
 
-def _has_job(kv: ReadKv, row: VolumeRow) -> bool:
-    return any(job.volume_id == row.volume_id and key[:1] != job_key(JobKind.REAP, 0)[:1] for key, job in all_jobs(kv))
+def _check_holders(kv: ReadKv) -> Iterator[str]:
+    """Every snapshot and view holds its pin, and every pin that one is said to hold is held by one that is there."""
+    held: set[tuple[Pin, Holder]] = set()
+    for row in ReadTree(kv).all():
+        if row.epoch and row.state == VolumeState.OK:
+            held.add((Pin(Lineage(row.lineage), Epoch(row.epoch)), Holder(HolderType.SNAPSHOT, row.volume_id)))
+    for key, raw in kv.scan(ATTACHMENTS, b"", ALL_U64 * 2):
+        view = view_of(raw)
+        if view is not None:
+            held.add((Pin(Lineage(view.lineage), Epoch(view.epoch)), Holder(HolderType.VIEW, view.volume_id)))
+            if kv.get(SESSIONS, key[:8]) is None:
+                yield f"view {view.volume_id} of {view.name} belongs to session {split_pair(key)[0]}, which has ended"
+    for key, _ in kv.scan(PINS, b"", b"\xff" * 64):
+        if is_held(key):
+            pin, holder = parse_held(key)
+            if holder.type != HolderType.FORK and (pin, holder) not in held:
+                yield f"pin {pin.lineage}/{pin.epoch} is held by {holder.type.name.lower()} {holder.id}, which is gone"
+            held.discard((pin, holder))
+    for pin, holder in sorted(held):
+        yield f"{holder.type.name.lower()} {holder.id} does not hold its pin {pin.lineage}/{pin.epoch}"
 
 
 # ---------------------------------------------------------------- blocks, segments, dedupe index
@@ -169,6 +197,7 @@ def _check_blocks(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counter[
         low_number = decode_u64(low) if low else 0
         high_number = decode_u64(high) if high else 1 << 64
         counted: Counter[int] = Counter()
+        block_of = partial(_block_of, kv)
         for at, (key, value) in enumerate(kv.scan(VERSIONS, b"", b"\xff" * 40)):
             if at % PAGE == 0:
                 pause()
@@ -176,9 +205,12 @@ def _check_blocks(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counter[
                 totals["records"] += 1
             if key[8] != Kind.SLOT or not value:
                 continue
-            for piece in decode_slot(value):
-                if first:
-                    totals["logical_bytes"] += piece.length
+            pieces = decode_slot(value)
+            if first:
+                weight = weigh_pieces(pieces, block_of)
+                totals["logical_bytes"] += weight.logical_bytes
+                totals["charged_bytes"] += weight.stored_bytes
+            for piece in pieces:
                 if low_number <= piece.block < high_number:
                     counted[piece.block] += 1
         for block, refs in expected.items():
@@ -248,6 +280,21 @@ def _check_dedupe(kv: ReadKv, pause: Pause) -> Iterator[str]:
         segment_raw = kv.get(SEGMENTS, u64_key(block.segment_id))
         if segment_raw is not None and Domain(*decode_segment(segment_raw).domain) != domain:
             yield f"{name}, which lies in another domain"
+
+
+_NO_BLOCK = BlockRow(0, 0, 0, 1, 0, 0, b"", 0)
+"""In the place of a block that has no row, which is told where references are counted."""
+
+
+def _block_of(kv: ReadKv, block_id: int) -> BlockRow:
+    raw = kv.get(BLOCKS, u64_key(block_id))
+    return _NO_BLOCK if raw is None else decode_block(raw)
+
+
+def _check_weights(kv: ReadKv, pause: Pause) -> Iterator[str]:
+    """What every node of the tree is charged."""
+    block_of = partial(_block_of, kv)
+    return audit_weights(kv, lambda slot: weigh_pieces(decode_slot(slot), block_of), pause)
 
 
 # ---------------------------------------------------------------- names and links

@@ -7,9 +7,14 @@ from collections.abc import Iterable
 from redfs.coordinator import check, reads
 from redfs.coordinator.cluster import NodeView, Report
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.figures import MountFigures
+from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.nodes import Hello
+from redfs.coordinator.schedules import Schedule
 from redfs.coordinator.status import Status
+from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
 from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
@@ -37,7 +42,7 @@ def check_protocol(peer: pb.ProtocolVersion, what: str) -> None:
         )
 
 
-def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
+def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str]) -> pb.Volume:
     return pb.Volume(
         volume_id=row.volume_id,
         kind=KIND_NAMES[row.kind],
@@ -51,6 +56,16 @@ def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
         compression=COMPRESSION_NAMES[row.compression],
         minimum_nodes=row.minimum_nodes,
         mounts=mounts,
+        quota_bytes=row.quota_bytes,
+        usage=pb.Usage(
+            logical_bytes=usage.shown.logical_bytes,
+            stored_bytes=usage.shown.stored_bytes,
+            logical_alone_bytes=usage.alone.logical_bytes,
+            stored_alone_bytes=usage.alone.stored_bytes,
+        ),
+        schedule_id=row.schedule_id,
+        origin=row.origin,
+        allowed=allowed,
     )
 
 
@@ -110,6 +125,24 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
     )
 
 
+def from_figures(sent: pb.Figures) -> MountFigures:
+    return MountFigures(sent.read_bytes, sent.written_bytes, sent.operations, sent.busy_us)
+
+
+def to_figures(figures: MountFigures) -> pb.Figures:
+    return pb.Figures(**figures._asdict())
+
+
+def to_changed(topics: Topic, figures: MountFigures | None) -> pb.Changed:
+    return pb.Changed(
+        tree=bool(topics & (Topic.TREE | Topic.USAGE)),
+        nodes=bool(topics & (Topic.NODES | Topic.REPORTS)),
+        jobs=bool(topics & Topic.JOBS),
+        schedules=bool(topics & Topic.SCHEDULES),
+        figures=None if figures is None else to_figures(figures),
+    )
+
+
 def from_hello(hello: pb.NodeHello) -> Hello:
     return Hello(
         hello.pool_id,
@@ -150,12 +183,10 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         segment_bytes=status.totals.segment_bytes,
         blocks=status.totals.blocks,
         segments=status.totals.segments,
+        charged_bytes=status.totals.charged_bytes,
         volumes=status.volumes,
         sessions=status.sessions,
-        jobs=[
-            pb.Job(job_id=j.job.job_id, kind=j.kind, state=j.state, subject=j.job.subject, done=j.job.done)
-            for j in status.jobs
-        ],
+        jobs=[to_job(job) for job in status.jobs],
         uptime_s=status.uptime_s,
         shards_to_delete=status.shards_to_delete,
         commits=commits,
@@ -163,6 +194,14 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         requests=requests,
         damage_reports=damage_reports,
     )
+
+
+def to_schedule(schedule: Schedule) -> pb.Schedule:
+    return pb.Schedule(volume=schedule.volume, label=schedule.label, **schedule.row._asdict())
+
+
+def to_job(job: ShownJob) -> pb.Job:
+    return pb.Job(**job._asdict())
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
+from redfs.core.kv import ReadKv
 from redfs.core.policy import overhead_bytes, shrink
 from redfs.core.records import ROOT_KEY
 from redfs.core.tables import (
@@ -23,8 +24,10 @@ from redfs.core.tables import (
     ATTACHMENTS,
     DELEGATIONS,
     FAMILIES,
+    JOBS,
     MOUNTS,
     NEXT_SESSION_KEY,
+    NEXT_VOLUME_KEY,
     OPEN_SEGMENTS,
     REPLIES,
     RESERVATIONS,
@@ -38,12 +41,18 @@ from redfs.core.tables import (
     VolumeState,
     decode_session,
     decode_u64,
+    decode_volume,
     encode_session,
     encode_u64,
+    encode_volume,
+    job_key,
     pair_key,
     split_pair,
     u64_key,
 )
+from redfs.core.versions.layout import Holder, HolderType
+from redfs.core.versions.weights import HEAD, shown_by
+from redfs.core.volume_tree import require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -68,7 +77,7 @@ def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes =
         row = require_session(txn, session_id)
         if not hmac.compare_digest(row.token, token):
             raise LeaseLapsed("the session belongs to another client: mount again")
-        txn.after_commit.append(lambda: txn.env.leases.start(session_id))
+        txn.after_commit.append(lambda: _begin(txn, session_id))
         return Opened(session_id, row.token, row.last_commit, True)
     if txn.env.leases.count() >= MAX_SESSIONS:
         raise Busy(f"the pool has {MAX_SESSIONS} sessions already: unmount some first")
@@ -76,8 +85,13 @@ def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes =
     name = client_name[:MAX_CLIENT_NAME_CHARS] or "unnamed client"
     row = SessionRow(opened.token, txn.now_ns, 0, name)
     txn.kv.put(SESSIONS, u64_key(opened.session_id), encode_session(row))
-    txn.after_commit.append(lambda: txn.env.leases.start(opened.session_id))
+    txn.after_commit.append(lambda: _begin(txn, opened.session_id))
     return opened
+
+
+def _begin(txn: Txn, session_id: int) -> None:
+    txn.env.leases.start(session_id)
+    txn.env.figures.start(session_id)
 
 
 def require_session(txn: Txn, session_id: int) -> SessionRow:
@@ -99,10 +113,11 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
-    that lapsed is ended. Snapshots and the zero volume can only be read.
+    that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
     """
-    require_session(txn, session_id)
     row = txn.tree.named(name)
+    require_changeable(row, "mounted")
+    _require_room(txn, session_id, row.volume_id)
     if not read_only:
         if row.kind != VolumeKind.LIVE:
             raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
@@ -110,17 +125,51 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
         if holder is not None and decode_u64(holder) != session_id:
             _take_over(txn, decode_u64(holder), name)
         txn.kv.put(DELEGATIONS, u64_key(row.volume_id), encode_u64(session_id))
-    there = sum(1 for _ in scan_pairs(txn.kv, ATTACHMENTS, session_id))
-    if there >= MAX_ATTACHMENTS and txn.kv.get(ATTACHMENTS, pair_key(session_id, row.volume_id)) is None:
-        raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes")
     access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
     txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
     txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
+    return row, not read_only, _root_record(txn, row)
+
+
+def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, bytes]:
+    """Freezes a node of the tree for a session: (row, False, root record). The row has the view's number as its id.
+
+    The view shows what is committed now until it is detached or the session ends, whatever becomes of the node. It is
+    no mount. O(1). A repetition makes another view, which goes with the session.
+    """
+    row = txn.tree.named(name)
+    _require_room(txn, session_id, 0)
+    number = txn.next_number(NEXT_VOLUME_KEY)
+    holder = Holder(HolderType.VIEW, number)
+    epoch: int = row.epoch
+    if row.kind == VolumeKind.LIVE:
+        epoch = txn.versions.pin_head(row.lineage, holder)
+    else:
+        txn.versions.add_holder(row.lineage, epoch, holder)
+    shown = row._replace(volume_id=number, epoch=epoch)
+    txn.kv.put(ATTACHMENTS, pair_key(session_id, number), bytes([Access.VIEW]) + encode_volume(shown))
+    return shown, False, _root_record(txn, shown)
+
+
+def view_of(attachment: bytes) -> VolumeRow | None:
+    """What a view shows; None where a row of ATTACHMENTS is no view's."""
+    return decode_volume(attachment[1:]) if attachment[0] == Access.VIEW else None
+
+
+def _require_room(txn: Txn, session_id: int, volume_id: int) -> None:
+    """Raises LeaseLapsed where the session has ended, NotAllowed where it has too many volumes already."""
+    require_session(txn, session_id)
+    there = sum(1 for _ in scan_pairs(txn.kv, ATTACHMENTS, session_id))
+    if there >= MAX_ATTACHMENTS and txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id)) is None:
+        raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes and views")
+
+
+def _root_record(txn: Txn, row: VolumeRow) -> bytes:
     epoch = row.epoch or txn.versions.head_epoch(row.lineage)
     root = txn.versions.get(row.lineage, epoch, *ROOT_KEY)
     if root is None:
-        raise NotFound(f"{name!r} has no root record: run `redfs check`")
-    return row, not read_only, root
+        raise NotFound(f"{row.name!r} has no root record: run `redfs check`")
+    return root
 
 
 def _take_over(txn: Txn, holder: int, name: str) -> None:
@@ -130,13 +179,20 @@ def _take_over(txn: Txn, holder: int, name: str) -> None:
 
 
 def detach(txn: Txn, session_id: int, volume_id: int) -> None:
-    """Gives a volume back. Safe to repeat."""
+    """Gives a volume or a view back. Safe to repeat."""
     require_session(txn, session_id)
     take_away(txn, session_id, volume_id)
 
 
 def take_away(txn: Txn, session_id: int, volume_id: int) -> None:
-    """Ends what a session has of a volume: delegation, reservation, open segments."""
+    """Ends what a session has of a volume or view: delegation, reservation, open segments, the pin."""
+    attachment = txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    view = None if attachment is None else view_of(attachment)
+    if view is not None:
+        txn.kv.delete(ATTACHMENTS, pair_key(session_id, volume_id))
+        if txn.versions.release(view.lineage, view.epoch, Holder(HolderType.VIEW, volume_id)):
+            add_job(txn, JobKind.RECLAIM_PIN, view.lineage, view.epoch, 0, f"a view of {view.name}")
+        return
     for segment_id, _ in list(scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)):
         row = txn.segment(segment_id)
         if row is not None and row.volume_id == volume_id:
@@ -166,6 +222,7 @@ def end_session(txn: Txn, session_id: int) -> None:
         txn.kv.delete(REPLIES, pair_key(session_id, number))
     txn.kv.delete(SESSIONS, u64_key(session_id))
     txn.after_commit.append(lambda: txn.env.leases.end(session_id))
+    txn.after_commit.append(lambda: txn.env.figures.end(session_id))
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
 
 
@@ -192,7 +249,24 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple
     return first, count
 
 
-def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> int:
+class Granted(NamedTuple):
+    """Space for dirty data."""
+
+    bytes: int
+    quota_left_bytes: int | None
+    """What is committed may grow by so many logical bytes; None: no quota."""
+    freeing: bool
+    """Data that was deleted in the volume is still being freed."""
+
+
+def quota_left(kv: ReadKv, volume: VolumeRow) -> int | None:
+    """Logical bytes that a live volume's quota leaves; None without one."""
+    if not volume.quota_bytes or volume.epoch:
+        return None
+    return max(0, volume.quota_bytes - shown_by(kv, volume.lineage, HEAD).logical_bytes)
+
+
+def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Granted:
     """Promises plain bytes for dirty data; the grant replaces the one before. Fewer than wanted when nearly full."""
     volume = require_delegation(txn, session_id, volume_id)
     key = pair_key(session_id, volume_id)
@@ -201,7 +275,8 @@ def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> int
         txn.kv.put(RESERVATIONS, key, encode_u64(granted))
     else:
         txn.kv.delete(RESERVATIONS, key)
-    return granted
+    freeing = txn.kv.get(JOBS, job_key(JobKind.REAP, volume_id)) is not None
+    return Granted(granted, quota_left(txn.kv, volume), freeing)
 
 
 def writable_bytes(txn: Txn, volume: VolumeRow, except_for: bytes = b"") -> int:

@@ -25,6 +25,8 @@ NAMES = "names"
 """full name (a snapshot's is VOLUME@NAME) -> volume id."""
 CHILDREN = "children"
 """parent volume id, volume id -> nothing."""
+SNAPSHOT_COUNTS = "snapshot_counts"
+"""volume id -> how many snapshots it has that are not deleted. None: no row."""
 BLOCKS = "blocks"
 """block id -> BlockRow. A block without references has no row."""
 SEGMENTS = "segments"
@@ -38,7 +40,7 @@ SESSIONS = "sessions"
 REPLIES = "replies"
 """session id, commit number -> substitutions that the commit was answered with; none: no row."""
 ATTACHMENTS = "attachments"
-"""session id, volume id -> Access."""
+"""session id, volume id -> Access; session id, view's number -> Access.VIEW and the VolumeRow that it shows."""
 MOUNTS = "mounts"
 """volume id, session id -> Access: ATTACHMENTS the other way round."""
 DELEGATIONS = "delegations"
@@ -55,10 +57,12 @@ DAMAGE = "damage"
 """segment id, shard -> DamageRow: shards reported as damaged or missing."""
 JOBS = "jobs"
 """job kind, two numbers that name its object -> JobRow."""
+SCHEDULES = "schedules"
+"""volume id, label -> ScheduleRow."""
 
 TABLES = (
-    META, VOLUMES, NAMES, CHILDREN, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES, ATTACHMENTS, MOUNTS,
-    DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS,
+    META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
+    ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -70,9 +74,12 @@ STATS_KEY = b"stats"
 NEXT_SEGMENT_KEY = b"next_segment"
 """Next segment counter of this incarnation."""
 NEXT_VOLUME_KEY = b"next_volume"
+VOLUME_COUNT_KEY = b"volume_count"
+"""Nodes of the tree, deleted ones too."""
 NEXT_SESSION_KEY = b"next_session"
 NEXT_NODE_KEY = b"next_node"
 NEXT_JOB_KEY = b"next_job"
+NEXT_SCHEDULE_KEY = b"next_schedule"
 
 MAX_SEGMENT_PAYLOAD_BYTES = 8 << 20
 FINGERPRINT_BYTES = 32
@@ -186,28 +193,37 @@ class VolumeRow(NamedTuple):
     """Full name."""
     description: str
     color: str
+    quota_bytes: int = 0
+    """Logical bytes that it may hold; 0: no limit."""
+    schedule_id: int = 0
+    """Snapshots: the schedule that made it; 0: a person did."""
+    origin: str = ""
+    """Received snapshots: the stream id of the one that was sent."""
 
 
-_VOLUME = struct.Struct(">BQBBQQQqBBBB")
+_VOLUME = struct.Struct(">BQBBQQQqBBBBQQ")
 
 
 def encode_volume(row: VolumeRow) -> bytes:
     head = _VOLUME.pack(
         ROW_VERSION, row.volume_id, row.kind, row.state, row.parent_id, row.lineage, row.epoch, row.created_ns,
-        row.policy.k, row.policy.m, row.compression, row.minimum_nodes,
+        row.policy.k, row.policy.m, row.compression, row.minimum_nodes, row.quota_bytes, row.schedule_id,
     )  # fmt: skip
-    return head + _text(row.name) + _text(row.description) + _text(row.color)
+    return head + _text(row.name) + _text(row.description) + _text(row.color) + _text(row.origin)
 
 
 def decode_volume(data: bytes) -> VolumeRow:
     _check_version("volume", data)
-    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum) = _VOLUME.unpack_from(data)
+    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum, quota, schedule) = (
+        _VOLUME.unpack_from(data)
+    )
     name, at = _take_text(data, _VOLUME.size)
     description, at = _take_text(data, at)
-    color, _ = _take_text(data, at)
+    color, at = _take_text(data, at)
+    origin, _ = _take_text(data, at)
     return VolumeRow(
         volume_id, kind, state, parent, lineage, epoch, created, Policy(k, m), compression, minimum,
-        name, description, color,
+        name, description, color, quota, schedule, origin,
     )  # fmt: skip
 
 
@@ -329,6 +345,8 @@ def decode_segment(data: bytes) -> SegmentRow:
 class Access(IntEnum):
     READ_ONLY = 1
     READ_WRITE = 2
+    VIEW = 3
+    """A frozen point held for one session; no mount."""
 
 
 class SessionRow(NamedTuple):
@@ -484,7 +502,7 @@ def decode_damage(data: bytes) -> DamageRow:
     return DamageRow(node, since, bool(missing), _take_text(data, _DAMAGE.size)[0])
 
 
-# ---------------------------------------------------------------- jobs and totals
+# ---------------------------------------------------------------- jobs, schedules and totals
 
 
 class JobKind(IntEnum):
@@ -508,10 +526,17 @@ class JobRow(NamedTuple):
     """Where the next step goes on; meaning is the job's own."""
     subject: str
     """For people."""
+    started_ns: int = 0
+    """When it was made."""
+    paused: bool = False
+    done_bytes: int = 0
+    """Logical bytes freed so far."""
+    total_bytes: int = 0
+    """Logical bytes to be freed in all, as was known when it was made; 0: not known."""
 
 
 _JOB_KEY = struct.Struct(">BQQ")
-_JOB = struct.Struct(">BQQQH")
+_JOB = struct.Struct(">BBQQQqQQH")
 
 
 def job_key(kind: int, first: int, second: int = 0) -> bytes:
@@ -525,16 +550,69 @@ def split_job_key(key: bytes) -> tuple[int, int, int]:
 
 
 def encode_job(row: JobRow) -> bytes:
-    return (
-        _JOB.pack(ROW_VERSION, row.job_id, row.volume_id, row.done, len(row.cursor)) + row.cursor + _text(row.subject)
-    )
+    head = _JOB.pack(
+        ROW_VERSION, row.paused, row.job_id, row.volume_id, row.done, row.started_ns, row.done_bytes, row.total_bytes,
+        len(row.cursor),
+    )  # fmt: skip
+    return head + row.cursor + _text(row.subject)
 
 
 def decode_job(data: bytes) -> JobRow:
     _check_version("job", data)
-    _, job_id, volume_id, done, cursor_bytes = _JOB.unpack_from(data)
+    _, paused, job_id, volume_id, done, started, done_bytes, total_bytes, cursor_bytes = _JOB.unpack_from(data)
     at = _JOB.size + cursor_bytes
-    return JobRow(job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0])
+    return JobRow(
+        job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0], started, bool(paused), done_bytes,
+        total_bytes,
+    )  # fmt: skip
+
+
+def is_paused_job(data: bytes) -> bool:
+    """Whether a JobRow's job is paused, without decoding the rest."""
+    _check_version("job", data)
+    return data[1] != 0
+
+
+class ScheduleRow(NamedTuple):
+    """Snapshots of a volume that are made and deleted by time."""
+
+    schedule_id: int
+    """The snapshots that it makes carry it; never used again."""
+    every_s: int
+    keep: int
+    """As many of its snapshots stay, the newest."""
+    next_ns: int
+    """When the next one is due."""
+    last_error: str
+    """Why the last one was not made; empty: it was."""
+
+
+_SCHEDULE = struct.Struct(">BQQIq")
+
+
+def schedule_key(volume_id: int, label: str) -> bytes:
+    return _U64.pack(volume_id) + label.encode()
+
+
+def split_schedule_key(key: bytes) -> tuple[int, str]:
+    """(volume id, label)."""
+    return decode_u64(key[:8]), key[8:].decode()
+
+
+def schedule_range(volume_id: int) -> tuple[bytes, bytes]:
+    """Start and end of a volume's schedules."""
+    return _U64.pack(volume_id), _U64.pack(volume_id + 1)
+
+
+def encode_schedule(row: ScheduleRow) -> bytes:
+    head = _SCHEDULE.pack(ROW_VERSION, row.schedule_id, row.every_s, row.keep, row.next_ns)
+    return head + _text(row.last_error)
+
+
+def decode_schedule(data: bytes) -> ScheduleRow:
+    _check_version("schedule", data)
+    _, schedule_id, every_s, keep, next_ns = _SCHEDULE.unpack_from(data)
+    return ScheduleRow(schedule_id, every_s, keep, next_ns, _take_text(data, _SCHEDULE.size)[0])
 
 
 class StatsRow(NamedTuple):
@@ -551,12 +629,14 @@ class StatsRow(NamedTuple):
     blocks: int = 0
     segments: int = 0
     """Committed ones."""
+    charged_bytes: int = 0
+    """What all block maps, over all versions, refer to, stored: as if no block were shared."""
 
     def plus(self, other: Self) -> Self:
         return type(self)(*[a + b for a, b in zip(self, other, strict=True)])
 
 
-_STATS = struct.Struct(">BQQQQQQ")
+_STATS = struct.Struct(">BQQQQQQQ")
 
 
 def encode_stats(row: StatsRow) -> bytes:

@@ -79,8 +79,11 @@ def test_names_and_the_zero_volume() -> None:
     with pytest.raises(InvalidArgument):
         pool.snapshot("v")
     assert pool.clone("zero", "w").parent_id == 1
-    with pytest.raises(NotAllowed, match="never changes"):
+    with pytest.raises(NotAllowed, match="cannot be mounted"):
         Client(pool, "zero")
+    pool.snapshot("v@s")
+    with pytest.raises(NotAllowed, match="never changes"):
+        Client(pool, "v@s")
 
 
 def test_a_backed_clone_and_its_source_share_a_named_point() -> None:
@@ -547,7 +550,9 @@ def test_space_is_promised_once() -> None:
     a, b = Client(pool, "v"), Client(pool, "w")
 
     def reserve(client: Client, wanted: int) -> int:
-        return pool.coordinator.execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted))
+        return pool.coordinator.execute(
+            lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)
+        ).bytes
 
     assert reserve(a, 3 * GIB) == 3 * GIB
     assert reserve(b, 3 * GIB) == GIB
@@ -567,7 +572,7 @@ def test_what_is_held_back_is_never_promised() -> None:
         pool.report(node_id, free_bytes=11 * GIB, capacity_bytes=100 * GIB)
     wanted = 1000 * GIB
     execute = pool.coordinator.execute
-    assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)) == 4 * GIB
+    assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)).bytes == 4 * GIB
 
 
 # ---------------------------------------------------------------- orphans
