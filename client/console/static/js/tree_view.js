@@ -14,6 +14,8 @@ const ZOOM_STEP = 1.25;
 const PAN_STEP_PX = 80;
 /** From here on, the first look shows the tree's beginning at a readable size, not all of it. */
 const LEAST_FIRST_SCALE = 0.62;
+const LEAST_READABLE_SCALE = 0.5;
+const READABLE_SCALE = 0.8;
 const EDGE_PX = 36;
 
 export class TreeView {
@@ -25,6 +27,7 @@ export class TreeView {
     this.matches = null;
     this.layout = null;
     this.isPlaced = false;
+    this.isFitted = false; // all of it is shown, and nobody has moved since
     this.panel = new NodePanel(() => this.renderFrame());
     this.renderFrame();
     this.scene = new TreeScene(this.svg);
@@ -100,7 +103,9 @@ export class TreeView {
   resized() {
     const frame = this.stage.getBoundingClientRect();
     this.scene.setWindow(frame.width, frame.height);
-    if (!this.isPlaced && this.layout) this.placeFirst();
+    if (!this.layout) return;
+    if (!this.isPlaced) this.placeFirst();
+    else if (this.isFitted) this.fit();
   }
 
   placeFirst() {
@@ -132,6 +137,7 @@ export class TreeView {
       y: Math.max(0, (height - 40 - this.layout.height * scale) / 2),
     });
     this.moved();
+    this.isFitted = true;
   }
 
   zoom(factor) {
@@ -143,7 +149,10 @@ export class TreeView {
   reveal(id) {
     const box = this.layout?.byId.get(id);
     if (!box) return;
-    if (this.scene.view.scale < 0.5) this.scene.moveTo({ ...this.scene.view, scale: 0.8 });
+    if (this.scene.view.scale < LEAST_READABLE_SCALE) {
+      this.scene.moveTo({ ...this.scene.view, scale: READABLE_SCALE });
+      this.moved();
+    }
     const { x, y, scale } = this.scene.view;
     const { width, height } = this.scene.window;
     const shift = (start, length, room) => {
@@ -153,11 +162,14 @@ export class TreeView {
     };
     const dx = shift(box.x * scale + x, box.width * scale, width);
     const dy = shift(box.y * scale + y, box.height * scale, height - 30);
-    if (dx || dy) panBy(this.scene, dx, dy);
+    if (!dx && !dy) return;
+    panBy(this.scene, dx, dy);
     this.moved();
   }
 
+  /** After every move: what is shown is not all any more, unless `fit` says so. */
   moved() {
+    this.isFitted = false;
     const percent = `${Math.round(this.scene.view.scale * 100)} %`;
     if (this.percent && this.percent.textContent !== percent) this.percent.textContent = percent;
   }

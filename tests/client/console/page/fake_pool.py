@@ -62,7 +62,8 @@ class FakePool:
         used = (11 + 3 * number) * GIB
         return {
             "node_id": number, "address": f"10.0.0.{number}:7410", "state": "up", "capacity_bytes": 64 * GIB,
-            "used_bytes": used, "free_bytes": 64 * GIB - used, "shards": 4200 + 37 * number, "backing_files": 11 + number,
+            "used_bytes": used, "free_bytes": 64 * GIB - used, "shards": 4200 + 37 * number,
+            "backing_files": 11 + number,
             "domain": f"rack-{(number + 1) // 2}", "last_seen_s": 0.8, "data_folder": f"/srv/disk-{number}",
             "generation": 3,
         }  # fmt: skip
@@ -326,7 +327,8 @@ class FakePool:
             entries.append(
                 {
                     "change": change, "path": encode(path), "name": readable(path), "new_path": "", "new_name": "",
-                    "kind": "file", "content": True, "attributes": False, "before_bytes": len(old.get(path, b"")), "after_bytes": len(new.get(path, b"")),
+                    "kind": "file", "content": True, "attributes": False, "before_bytes": len(old.get(path, b"")),
+                    "after_bytes": len(new.get(path, b"")),
                 }
             )  # fmt: skip
         return entries
@@ -367,7 +369,9 @@ def small_pool() -> FakePool:
     photos = pool.create("photos", color="#3a5fd0", description="The family's pictures since 1998")
     files = pool.files[photos["volume_id"]]
     files.update({f"/2024/img-{n:04}.jpg": bytes([n % 251]) * (1000 + n) for n in range(40)})
-    files.update({"/notes.txt": b"first thoughts\n", "/albums/summer/list.txt": b"a\nb\n", "/albums/winter/list.txt": b"c\n"})
+    files.update(
+        {"/notes.txt": b"first thoughts\n", "/albums/summer/list.txt": b"a\nb\n", "/albums/winter/list.txt": b"c\n"}
+    )
     files.update({"/albums/50% off/caf\udce9 menu.txt": b"odd bytes in its name\n"})
     mail = pool.create("mail", color="#237a4b", description="Everybody's mailboxes", protection="mirror:3")
     pool.files[mail["volume_id"]].update({"/inbox/1.eml": b"hello", "/inbox/2.eml": b"again"})

@@ -166,7 +166,9 @@ class TestProperties:
     def test_a_colour_of_ones_own(self, visit: Visit) -> None:
         visit.open_node("photos", "?do=set")
         custom = visit.page.get_by_label("Another colour")
-        custom.evaluate("(input) => { input.value = '#123456'; input.dispatchEvent(new Event('input', {bubbles: true})); }")
+        custom.evaluate(
+            "(input) => { input.value = '#123456'; input.dispatchEvent(new Event('input', {bubbles: true})); }"
+        )
         submit(visit.page)
         wait_until_done(visit.page)
         assert visit.changes() == [("PATCH", "/volumes/photos", {"color": "#123456"})]

@@ -123,8 +123,11 @@ class TestLive:
             """async () => {
               const { Figures } = await import("/static/js/figures.js");
               const f = new Figures();
-              const add = (s, bytes, ops) => f.add({ read_bytes: bytes, written_bytes: 0, operations: ops, busy_us: 1000 * ops, at_ms: s * 1000 });
-              add(1000, 0, 0); add(1001, 500, 5); add(1010, 1400, 9); add(1011, 100, 1); add(1012, 300, 2); add(1400, 600, 3);
+              const add = (s, bytes, ops) => f.add({
+                read_bytes: bytes, written_bytes: 0, operations: ops, busy_us: 1000 * ops, at_ms: s * 1000,
+              });
+              add(1000, 0, 0); add(1001, 500, 5); add(1010, 1400, 9); add(1011, 100, 1);
+              add(1012, 300, 2); add(1400, 600, 3);
               return { seconds: f.samples.map((s) => s.second), now: f.now(1400).readRate, still: f.now(1500).readRate,
                        length: f.series(1400).length, gap: f.series(1400).at(-2).readRate };
             }"""
@@ -333,7 +336,8 @@ class TestNarrow:
     def no_sideways_scroll(self, page: Page) -> None:
         wide = page.evaluate(
             """() => [document.documentElement, document.getElementById("main"), document.querySelector(".panel-body")]
-              .filter(Boolean).filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.className || one.tagName)"""
+              .filter(Boolean).filter((one) => one.scrollWidth > one.clientWidth)
+              .map((one) => one.className || one.tagName)"""
         )
         assert wide == []
 
@@ -384,9 +388,10 @@ class TestNarrow:
 
 # Texts, each with what it stands on; what a person must be able to read.
 TEXTS = [
-    ".brand span", ".views a[aria-current]", ".views a:not([aria-current])", ".health", ".panel h1", ".chip", ".facts dt",
-    ".facts dd", ".usage-numbers b", ".usage-numbers span", ".usage .key", ".operation b", ".operation span",
-    ".operation.danger b", ".panel-links .button", ".section-head h3", ".rows span", ".tree-legend span",
+    ".brand span", ".views a[aria-current]", ".views a:not([aria-current])", ".health", ".panel h1", ".chip",
+    ".facts dt", ".facts dd", ".usage-numbers b", ".usage-numbers span", ".usage .key", ".operation b",
+    ".operation span", ".operation.danger b", ".panel-links .button", ".section-head h3", ".rows span",
+    ".tree-legend span",
 ]  # fmt: skip
 FORM_TEXTS = [".button.danger", ".button:not(.danger)", ".field label", ".freed .big", ".freed li", ".freed li.grave"]
 LEAST_CONTRAST = 4.5
@@ -464,9 +469,17 @@ class TestNames:
     def test_every_control_has_a_name(self, open_page: Open) -> None:
         visit = open_page(busy_pool())
         page = visit.page
-        for route in ("#/tree/2", "#/tree/2?do=set", "#/tree/2?compare=with", "#/browse/photos?file=/notes.txt", "#/nodes",
-                      "#/jobs", "#/live"):  # fmt: skip
-            visit.go(route)
+        routes = [
+            "tree/2",
+            "tree/2?do=set",
+            "tree/2?compare=with",
+            "browse/photos?file=/notes.txt",
+            "nodes",
+            "jobs",
+            "live",
+        ]
+        for route in routes:
+            visit.go(f"#/{route}")
             page.wait_for_function("document.querySelector('#main').children.length > 0")
             nameless = page.evaluate(
                 """() => [...document.querySelectorAll("button, a[href], input, select, [role=img], [role=tree]")]
@@ -494,5 +507,6 @@ def test_sizes_and_times_for_people(visit: Visit) -> None:
         }"""
     )
     assert found == [
-        "999 B", "1.5 KiB", "40 GiB", int(1.5 * GIB), 2048 * GIB, 0, "NaN", "1 h 5 min", 1800, 86400, "NaN", "drwxr-xr-x",
+        "999 B", "1.5 KiB", "40 GiB", int(1.5 * GIB), 2048 * GIB, 0, "NaN", "1 h 5 min", 1800, 86400, "NaN",
+        "drwxr-xr-x",
     ]  # fmt: skip
