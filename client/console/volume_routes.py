@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from redfs.client.console import paths
 from redfs.client.console.coordinator import DIFF_TIMEOUT_S
-from redfs.client.console.copying import copy_files
 from redfs.client.console.models import (
     CloneNew,
     CopyNew,
@@ -250,7 +249,7 @@ async def copy(parts: In, body: CopyNew) -> Response:
         target_path=paths.decode(body.target_path),
         replace=body.replace,
     )
-    return JSONResponse(data_of(await copy_files(parts.coordinator, request)))
+    return JSONResponse(data_of(await parts.copies.copy(request)))
 
 
 def _confirmed(confirm: str, name: str, what: str) -> None:
