@@ -31,6 +31,8 @@ CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
 FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+ROLL_BACK_S = 60.0
+"""Mounts get 10 s to write what they hold and 15 s to forget it; some may come meanwhile, and are held then as well."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
 SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
@@ -131,10 +133,11 @@ class Pool:
 
     def roll_back(self, snapshot: str, *, keep: str = "", discard: bool = False) -> pb.VolumeRollbackReply:
         """Makes a volume what its snapshot VOLUME@SNAPSHOT is, at once. What it held is kept as the snapshot
-        VOLUME@`keep` (empty: named by the time) unless `discard`. Busy while the volume is mounted; NotFound,
-        AlreadyExists."""
+        VOLUME@`keep` (empty: named by the time) unless `discard`. Mounts of the volume go on with what the snapshot
+        holds. NotFound, AlreadyExists; Unavailable where a mount does not write what it holds in time: nothing
+        changed then."""
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
-        return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
+        return self._call("RollBackVolume", pb.VolumeRollbackReply, request, extra_s=ROLL_BACK_S)
 
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""

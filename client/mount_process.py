@@ -34,6 +34,7 @@ from redfs.client.config import log_path
 from redfs.core.errors import InternalError, RedfsError
 
 if TYPE_CHECKING:
+    from redfs.client.fs.kernel_cache import KernelCache
     from redfs.client.fs.vfs import Vfs
 
 log = logging.getLogger("redfs.mount")
@@ -195,6 +196,8 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.data.reader import BlockReader
     from redfs.client.data.store import BlockStore
     from redfs.client.fs.config import FsConfig
+    from redfs.client.fs.following import Following
+    from redfs.client.fs.kernel_cache import KernelCache
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
     from redfs.client.session import CoordinatorSession, SessionConfig
@@ -214,11 +217,20 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         reader = BlockReader(session, nodes, cache, data_config)
         try:
             vfs = Vfs(session, attached, store, reader, FsConfig(give_up_s=options.give_up_s))
+            kernel = KernelCache(mountpoint)
+            following = Following(session, vfs, kernel)
             session.on_flush = vfs.on_flush
+            session.on_hold = following.hold
+            session.on_rebase = following.rebase
+            session.on_resumed = following.resumed
             session.on_lapsed = vfs.on_lapsed
             session.on_gone = vfs.on_gone
+            vfs.on_rolled_back = following.refused
             await vfs.start()
-            lost = await _serve_fuse(options, mountpoint, log_file, vfs, session, tell)
+            try:
+                lost = await _serve_fuse(options, mountpoint, log_file, vfs, kernel, session, tell)
+            finally:
+                await following.stop()
         finally:
             await reader.close()
             await store.close()
@@ -234,6 +246,7 @@ async def _serve_fuse(
     mountpoint: Path,
     log_file: str,
     vfs: Vfs,
+    kernel: KernelCache,
     session: Any,
     tell: Callable[[RedfsError | None], None],
 ) -> str | None:
@@ -250,7 +263,7 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        pyfuse3.init(FuseAdapter(vfs, session), str(mountpoint), fuse_options)
+        pyfuse3.init(FuseAdapter(vfs, session, kernel), str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(
             f"FUSE cannot mount on {mountpoint} ({error}): is /dev/fuse there, and fuse3 installed?"

@@ -107,6 +107,7 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
             for b in sent.blocks
         ],
         [Record(r.kind, r.obj, r.value) for r in sent.rows],
+        sent.lineage,
     )
 
 

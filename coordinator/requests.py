@@ -64,9 +64,9 @@ def is_quick(request: pb.SessionRequest) -> bool:
 class Requests:
     """Requests of sessions to one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
+    def __init__(self, coordinator: Coordinator, order_done: Callable[[int, int], None]) -> None:
         self._coordinator = coordinator
-        self._flush_done = flush_done
+        self._order_done = order_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,
@@ -88,6 +88,7 @@ class Requests:
             "stat_volume": self._stat_volume,
             "report_damage": self._report_damage,
             "flush_done": self._flushed,
+            "rebase_done": self._rebased,
             "close": self._close,
         }
 
@@ -109,7 +110,9 @@ class Requests:
 
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
-            if request.view:
+            if request.volume_id:
+                row, exclusive, root = sessions.attached(txn, session_id, request.volume_id)
+            elif request.view:
                 row, exclusive, root = sessions.attach_view(txn, session_id, request.name)
             else:
                 row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
@@ -132,8 +135,12 @@ class Requests:
         return Later(lambda txn: sessions.end_session(txn, session_id), lambda _: {"close": pb.CloseReply()})
 
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
-        self._flush_done(session_id, request.flush_id)
+        self._order_done(session_id, request.flush_id)
         return {"flush_done": pb.FlushDoneReply()}
+
+    def _rebased(self, session_id: int, request: pb.RebaseDone) -> Answer:
+        self._order_done(session_id, request.rebase_id)
+        return {"rebase_done": pb.RebaseDoneReply()}
 
     # -- reads of a committed state
 

@@ -18,6 +18,7 @@ import grpc.aio
 from redfs.coordinator import check, convert, requests, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.node_stream import NodeStream
+from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
@@ -57,7 +58,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._requests = requests.Requests(shell.coordinator, shell.flush_done)
+        self._requests = requests.Requests(shell.coordinator, shell.order_done)
+        self._rolling_back = RollingBack(shell)
         self._checking = False
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
@@ -112,16 +114,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return await _answer(context, work)
 
     async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
-        took_ms = 0.0
-
-        def command(txn: Txn) -> volumes.RolledBack:
-            nonlocal took_ms
-            started_s = time.perf_counter()
-            done = volumes.roll_back(txn, request.snapshot, request.keep, request.discard)
-            took_ms = (time.perf_counter() - started_s) * 1000
-            return done
-
-        done = await _answer(context, self._shell.run(command))
+        work = self._rolling_back.run(request.snapshot, request.keep, request.discard)
+        done, took_ms = await _answer(context, work)
         kept = None if done.kept is None else self._shown(done.kept)
         return pb.VolumeRollbackReply(volume=self._shown(done.volume), kept=kept, coordinator_ms=took_ms)
 

@@ -4,10 +4,11 @@ What the kernel does and what is answered for it: a getxattr of security.capabil
 a bit of the inode; entries and attributes may be kept by the kernel for a second where this mount alone changes the
 volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens for the same reason. The
 kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is
-invalidated from here.
+invalidated from here (`kernel_cache.py` does that, after a roll-back).
 
-A request while the lease is old, or the coordinator away, waits and fails with EIO after `give_up_s`. An error that
-nobody expected is logged with its trace and is EIO: it never ends the mount.
+A request passes the vfs's gate: it waits while that is closed for a roll-back, while the lease is old, or the
+coordinator away, and fails with EIO after `give_up_s`. An error that nobody expected is logged with its trace and is
+EIO: it never ends the mount.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 
 from redfs.client.fs.config import Session
+from redfs.client.fs.kernel_cache import TIMEOUT_S, KernelCache
 from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import (
     Busy,
@@ -31,6 +33,7 @@ from redfs.core.errors import (
     NoSpace,
     NotAllowed,
     RedfsError,
+    RolledBack,
     TooFewNodes,
     Unavailable,
 )
@@ -46,6 +49,7 @@ ERRNO: dict[type[RedfsError], int] = {
     TooFewNodes: errno.EIO,
     Unavailable: errno.EIO,
     LeaseLapsed: errno.EIO,
+    RolledBack: errno.ESTALE,
     Corrupt: errno.EIO,
     InvalidArgument: errno.EINVAL,
     NotAllowed: errno.EPERM,
@@ -53,8 +57,8 @@ ERRNO: dict[type[RedfsError], int] = {
 }
 """Error class -> what the program gets; EIO for all others. FsError carries its own."""
 
-EXCLUSIVE_TIMEOUT_S = 1.0
-"""A recall of the delegation waits this long for what the kernel remembers."""
+EXCLUSIVE_TIMEOUT_S = TIMEOUT_S
+"""A recall of the delegation, and a roll-back, wait this long for what the kernel remembers."""
 FROZEN_TIMEOUT_S = 3600.0
 """A snapshot never changes; the kernel drops what it does not use by itself."""
 READDIR_ENTRIES = 64
@@ -77,13 +81,20 @@ def errno_of(error: RedfsError) -> int:
 def _request(
     method: Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
-    """Waits for the lease, calls, maps errors."""
+    """Waits for the lease and the gate, calls, maps errors."""
 
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        gate = self.gate
         try:
-            if not self.session.is_serving:
+            while not (gate.is_open and self.session.is_serving):
                 await self.serving()
-            return await method(self, *args, **kwargs)
+            gate.inside += 1
+            try:
+                return await method(self, *args, **kwargs)
+            finally:
+                gate.inside -= 1
+                if not gate.is_open:
+                    gate.left()
         except FsError as error:
             raise pyfuse3.FUSEError(error.errno) from None
         except RedfsError as error:
@@ -105,22 +116,26 @@ class FuseAdapter(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, vfs: Vfs, session: Session) -> None:
+    def __init__(self, vfs: Vfs, session: Session, kernel: KernelCache) -> None:
         super().__init__()
         self.vfs = vfs
+        self.gate = vfs.gate
+        self.kernel = kernel
         self.session = session
         self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
         self._keep_cache = vfs.is_snapshot or not vfs.read_only
         self._waiting = 0
 
     async def serving(self) -> None:
-        """Waits for the lease, with a bound."""
+        """Waits for the lease and the gate, with a bound."""
         if not self._waiting:
-            log.warning("requests wait: the coordinator has not renewed the lease")
+            why = "the coordinator has not renewed the lease" if self.gate.is_open else "the volume is rolled back"
+            log.warning("requests wait: %s", why)
         self._waiting += 1
         try:
             async with asyncio.timeout(self.vfs.config.give_up_s):
                 await self.session.serving()
+                await self.gate.admitted()
         except TimeoutError:
             raise Unavailable("the coordinator has been away for too long") from None
         finally:
@@ -146,8 +161,8 @@ class FuseAdapter(pyfuse3.Operations):
     def _context(self, ctx: Any) -> Context:
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns())
 
-    def _file_info(self, handle: int) -> Any:
-        return pyfuse3.FileInfo(fh=handle, keep_cache=self._keep_cache)
+    def _file_info(self, handle: int, ino: int) -> Any:
+        return pyfuse3.FileInfo(fh=handle, keep_cache=self._keep_cache and self.kernel.may_keep_pages(ino))
 
     # ------------------------------------------------------------ names
 
@@ -252,12 +267,12 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
-        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode)
-        return self._file_info(handle), self._attributes(*entry)
+        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        return self._file_info(handle, entry.ino), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags))
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:

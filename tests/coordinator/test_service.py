@@ -41,6 +41,8 @@ class Stream:
         self._reader = asyncio.create_task(self._read())
         self.opened: Any = None
         self.lost = False
+        self.lineage = 0
+        """Of the volume that was attached last."""
 
     async def open(self, session_id: int = 0, token: bytes = b"") -> Any:
         hello = pb.Open(
@@ -84,6 +86,8 @@ class Stream:
         if body == "failure":
             future.set_exception(rpc_errors.error_of(reply.failure))
         else:
+            if body == "attach":
+                self.lineage = reply.attach.lineage
             future.set_result(getattr(reply, body))
 
     async def close(self) -> None:
@@ -199,6 +203,7 @@ async def commit(stream: Stream, volume_id: int, number: int, word: str, slot: i
         commit=pb.Commit(
             volume_id=volume_id,
             number=number,
+            lineage=stream.lineage,
             segments=[segment],
             blocks=[
                 pb.Block(

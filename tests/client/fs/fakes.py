@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from redfs.client.fs.config import Buffer, FsConfig
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import CommitRefused, InvalidArgument, LeaseLapsed, NotFound, RedfsError
+from redfs.core.errors import CommitRefused, InvalidArgument, LeaseLapsed, NotFound, RedfsError, RolledBack
 from redfs.core.ids import block_id
 from redfs.core.namespace import Context, MemoryView, make_root
 from redfs.core.records import (
@@ -35,6 +35,12 @@ VOLUME_ID = 7
 SEED = 42
 
 
+class Snapshot(NamedTuple):
+    """What was committed at one moment."""
+
+    records: dict[Key, Any]
+
+
 class FakeCoordinator:
     """The committed state of one volume: records, and the plain bytes of referenced blocks."""
 
@@ -46,15 +52,32 @@ class FakeCoordinator:
         self.space_bytes = 1 << 40
         self.dedupe_at_commit = False
         self.calls: Counter[str] = Counter()
+        self.lineage = 1
+        self.kept: list[Snapshot] = []
+        """Keeps the blocks of what is frozen."""
 
     def attached(self, *, read_only: bool = False, snapshot: bool = False) -> pb.AttachReply:
         root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
         return pb.AttachReply(
             volume=pb.Volume(volume_id=VOLUME_ID, name="photos", protection="single"),
             epoch=5 if snapshot else 0,
+            lineage=self.lineage,
             root=encode_root(root),
             exclusive=not (read_only or snapshot),
         )
+
+    def freeze(self) -> Snapshot:
+        """The committed state as it is now."""
+        snapshot = Snapshot(dict(self.view.records))
+        self.kept.append(snapshot)
+        return snapshot
+
+    def roll_back(self, snapshot: Snapshot) -> pb.Rebase:
+        """The volume is what the snapshot is; the order that tells its mounts."""
+        self.lineage += 1
+        self.view = MemoryView(snapshot.records)
+        root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
+        return pb.Rebase(rebase_id=1, volume_id=VOLUME_ID, lineage=self.lineage, root=encode_root(root))
 
     def content(self, ino: int) -> bytes:
         """A file's committed bytes."""
@@ -110,9 +133,11 @@ class FakeCoordinator:
 
     def collect(self) -> None:
         """Drops blocks that nothing refers to."""
+        stored = [self.view.records, *[snapshot.records for snapshot in self.kept]]
         live = {
             piece.block
-            for key, record in self.view.records.items()
+            for records in stored
+            for key, record in records.items()
             if key.kind == Kind.SLOT
             for piece in cast(Slot, record)
         }
@@ -218,7 +243,13 @@ class FakeSession:
     def _stat_volume(self, request: pb.StatVolume) -> pb.StatVolumeReply:
         return pb.StatVolumeReply(total_bytes=1 << 40, free_bytes=1 << 39)
 
+    def _attach(self, request: pb.Attach) -> pb.AttachReply:
+        assert request.volume_id == VOLUME_ID
+        return self.coordinator.attached(read_only=request.read_only)
+
     def _commit(self, request: pb.Commit) -> pb.CommitReply:
+        if request.lineage != self.coordinator.lineage:
+            raise RolledBack("the volume was rolled back")
         if request.number > self.last_commit + 1:
             raise CommitRefused("send the one before first")
         if request.number <= self.last_commit:
