@@ -162,7 +162,8 @@ class Following:
 
     async def _end_hold(self, number: int, until_s: float) -> None:
         """When its time is over, asks how the volume stands, until there is an answer."""
-        await self._sleep(max(0.0, until_s - self._clock()))
+        if (left_s := until_s - self._clock()) > 0:
+            await self._sleep(left_s)
         while number == self._number and self._vfs.failure is None:
             try:
                 reply = await self._ask()

@@ -76,6 +76,10 @@ class FakeCoordinator:
         """The volume is what the snapshot is; the order that tells its mounts."""
         self.lineage += 1
         self.view = MemoryView(snapshot.records)
+        return self.let_go()
+
+    def let_go(self) -> pb.Rebase:
+        """The order that tells mounts how the volume stands."""
         root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
         return pb.Rebase(rebase_id=1, volume_id=VOLUME_ID, lineage=self.lineage, root=encode_root(root))
 
