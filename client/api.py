@@ -11,7 +11,7 @@ when it cannot be reached. Reads may be retried freely; a change whose answer go
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,6 +33,8 @@ FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
 ROLL_BACK_S = 60.0
 """Mounts get 10 s to write what they hold and 15 s to forget it; some may come meanwhile, and are held then as well."""
+COUNT_TIMEOUT_S = 3600.0
+"""For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
 SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
@@ -80,6 +82,7 @@ class Pool:
         color: str = "",
         compression: str = "",
         minimum_nodes: int = 0,
+        quota_bytes: int = 0,
     ) -> pb.Volume:
         """A new empty live volume. Empty arguments mean the pool's defaults.
 
@@ -92,6 +95,7 @@ class Pool:
             color=color,
             compression=compression,
             minimum_nodes=minimum_nodes,
+            quota_bytes=quota_bytes,
         )
         return self._call("CreateVolume", pb.Volume, request)
 
@@ -107,6 +111,7 @@ class Pool:
         color: str | None = None,
         compression: str | None = None,
         minimum_nodes: int | None = None,
+        quota_bytes: int | None = None,
     ) -> pb.SnapshotCreateReply:
         """A writable copy of any node of the tree, at once and without copying, with its settings but for those given.
 
@@ -119,6 +124,7 @@ class Pool:
             color=color,
             compression=compression,
             minimum_nodes=minimum_nodes,
+            quota_bytes=quota_bytes,
         )
         request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
         return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
@@ -161,6 +167,7 @@ class Pool:
         color: str | None = None,
         compression: str | None = None,
         minimum_nodes: int | None = None,
+        quota_bytes: int | None = None,
     ) -> pb.Volume:
         """Changes the settings that are not None; data written before keeps its protection."""
         request = pb.VolumeSet(
@@ -170,12 +177,18 @@ class Pool:
             color=color,
             compression=compression,
             minimum_nodes=minimum_nodes,
+            quota_bytes=quota_bytes,
         )
         return self._call("SetVolume", pb.Volume, request)
 
     def delete_volume(self, name: str, *, force: bool = False) -> pb.Volume:
         """Deletes a volume or snapshot; its space comes back in the background. Busy while it is mounted."""
         return self._call("DeleteVolume", pb.Volume, pb.VolumeDelete(name=name, force=force))
+
+    def freed(self, names: Iterable[str]) -> pb.FreedReply:
+        """Exactly what deleting these nodes of the tree, and no others, would free. Looks at all their slots; changes
+        nothing. NotFound, NotAllowed (the zero volume)."""
+        return self._call("GetFreed", pb.FreedReply, pb.FreedRequest(names=names), extra_s=COUNT_TIMEOUT_S)
 
     # ------------------------------------------------------------ the pool
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 import stat
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.reads import VolumeReader, reader_of
 from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
+from redfs.coordinator.txn import weigh_pieces
 from redfs.core.ids import ROOT_INO, Epoch, Lineage
 from redfs.core.kv import ReadKv
 from redfs.core.records import (
@@ -41,6 +43,7 @@ from redfs.core.tables import (
     OPEN_SEGMENTS,
     SEGMENTS,
     SESSIONS,
+    BlockRow,
     Domain,
     JobKind,
     SegmentRow,
@@ -59,7 +62,7 @@ from redfs.core.tables import (
     split_pair,
     u64_key,
 )
-from redfs.core.versions import verify
+from redfs.core.versions import audit_weights, verify
 from redfs.core.versions.layout import PINS, VERSIONS, Holder, HolderType, Pin, is_held, parse_held
 from redfs.core.volume_tree import ReadTree, verify_tree
 
@@ -129,6 +132,7 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
     yield from _check_blocks(kv, pause, totals, live)
     yield totals["records"]
     yield from _check_segments(kv, pause, totals, live)
+    yield from _check_weights(kv, pause)
     yield from _check_dedupe(kv, pause)
     kept = read_totals(kv)
     counted = StatsRow(*(totals[name] for name in StatsRow._fields))
@@ -194,6 +198,7 @@ def _check_blocks(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counter[
         low_number = decode_u64(low) if low else 0
         high_number = decode_u64(high) if high else 1 << 64
         counted: Counter[int] = Counter()
+        block_of = partial(_block_of, kv)
         for at, (key, value) in enumerate(kv.scan(VERSIONS, b"", b"\xff" * 40)):
             if at % PAGE == 0:
                 pause()
@@ -201,9 +206,12 @@ def _check_blocks(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counter[
                 totals["records"] += 1
             if key[8] != Kind.SLOT or not value:
                 continue
-            for piece in decode_slot(value):
-                if first:
-                    totals["logical_bytes"] += piece.length
+            pieces = decode_slot(value)
+            if first:
+                weight = weigh_pieces(pieces, block_of)
+                totals["logical_bytes"] += weight.logical_bytes
+                totals["charged_bytes"] += weight.stored_bytes
+            for piece in pieces:
                 if low_number <= piece.block < high_number:
                     counted[piece.block] += 1
         for block, refs in expected.items():
@@ -273,6 +281,21 @@ def _check_dedupe(kv: ReadKv, pause: Pause) -> Iterator[str]:
         segment_raw = kv.get(SEGMENTS, u64_key(block.segment_id))
         if segment_raw is not None and Domain(*decode_segment(segment_raw).domain) != domain:
             yield f"{name}, which lies in another domain"
+
+
+_NO_BLOCK = BlockRow(0, 0, 0, 1, 0, 0, b"", 0)
+"""In the place of a block that has no row, which is told where references are counted."""
+
+
+def _block_of(kv: ReadKv, block_id: int) -> BlockRow:
+    raw = kv.get(BLOCKS, u64_key(block_id))
+    return _NO_BLOCK if raw is None else decode_block(raw)
+
+
+def _check_weights(kv: ReadKv, pause: Pause) -> Iterator[str]:
+    """What every node of the tree is charged."""
+    block_of = partial(_block_of, kv)
+    return audit_weights(kv, lambda slot: weigh_pieces(decode_slot(slot), block_of), pause)
 
 
 # ---------------------------------------------------------------- names and links

@@ -109,6 +109,7 @@ def commit(txn: Txn, session_id: int, request: CommitRequest) -> Substitutions:
     segments = _take_segments(txn, session_id, request)
     new_blocks = _new_blocks(request, segments)
     substitutions = _dedupe(txn, new_blocks, segments)
+    txn.fresh_blocks = new_blocks
     _write_records(txn, volume.lineage, request.records, new_blocks, dict(substitutions))
     if any(r.kind == Kind.ORPHAN and r.value and split_orphan_object(r.obj)[1] for r in request.records):
         add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume.name)

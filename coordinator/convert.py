@@ -9,6 +9,7 @@ from redfs.coordinator.cluster import NodeView, Report
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
 from redfs.coordinator.nodes import Hello
 from redfs.coordinator.status import Status
+from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
@@ -37,7 +38,7 @@ def check_protocol(peer: pb.ProtocolVersion, what: str) -> None:
         )
 
 
-def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
+def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str]) -> pb.Volume:
     return pb.Volume(
         volume_id=row.volume_id,
         kind=KIND_NAMES[row.kind],
@@ -51,6 +52,16 @@ def to_volume(row: VolumeRow, mounts: Iterable[str] = ()) -> pb.Volume:
         compression=COMPRESSION_NAMES[row.compression],
         minimum_nodes=row.minimum_nodes,
         mounts=mounts,
+        quota_bytes=row.quota_bytes,
+        usage=pb.Usage(
+            logical_bytes=usage.shown.logical_bytes,
+            stored_bytes=usage.shown.stored_bytes,
+            logical_alone_bytes=usage.alone.logical_bytes,
+            stored_alone_bytes=usage.alone.stored_bytes,
+        ),
+        schedule_id=row.schedule_id,
+        origin=row.origin,
+        allowed=allowed,
     )
 
 
@@ -151,6 +162,7 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         segment_bytes=status.totals.segment_bytes,
         blocks=status.totals.blocks,
         segments=status.totals.segments,
+        charged_bytes=status.totals.charged_bytes,
         volumes=status.volumes,
         sessions=status.sessions,
         jobs=[

@@ -102,7 +102,7 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
     slots, more = txn.versions.scan_page(lineage, epoch, Kind.SLOT, start, end, budget, budget)
     for obj, _ in slots:
         if slot_is_dead(inode, generation, split_slot_object(obj)[2]):
-            txn.versions.kill(lineage, Kind.SLOT, obj)
+            txn.versions.delete(lineage, Kind.SLOT, obj)
     if more is not None:
         return _later(txn, key, job, _Place(orphan, more), len(slots) or 1)
     if generation == 0:

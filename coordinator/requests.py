@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
 from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.txn import Txn
+from redfs.coordinator.usage import usage_of
 from redfs.coordinator.volumes import mounts_of
 from redfs.core.errors import InvalidArgument, LeaseLapsed
+from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
-from redfs.core.volume_tree import ReadTree
+from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.versions.reader import VersionReader
+from redfs.core.volume_tree import ReadTree, operations_on
 from redfs.proto.gen import cluster_pb2 as pb
 
 QUICK_READ_ROWS = 512
@@ -117,7 +121,7 @@ class Requests:
             else:
                 row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
             return pb.AttachReply(
-                volume=convert.to_volume(row, mounts_of(txn.kv, row.volume_id)),
+                volume=show_volume(txn.kv, row),
                 lineage=row.lineage,
                 epoch=row.epoch,
                 root=root,
@@ -208,6 +212,10 @@ class Requests:
             row = reads.volume_reader(kv, session_id, request.volume_id).row
             total = cluster.total_plain_bytes(shrink(row.policy, up, 1)) if up else 0
             free = min(total, sessions.writable_bytes(Txn(kv, self._coordinator.env), row))
+            left = sessions.quota_left(kv, row)
+            if left is not None:
+                free = min(free, left)
+                total = min(total, row.quota_bytes)
         return {"stat_volume": pb.StatVolumeReply(total_bytes=total, free_bytes=free)}
 
     # -- writing
@@ -235,7 +243,14 @@ class Requests:
     def _reserve(self, session_id: int, request: pb.Reserve) -> Later:
         return Later(
             lambda txn: sessions.reserve(txn, session_id, request.volume_id, request.wanted_bytes),
-            lambda granted: {"reserve": pb.ReserveReply(granted_bytes=granted)},
+            lambda granted: {
+                "reserve": pb.ReserveReply(
+                    granted_bytes=granted.bytes,
+                    has_quota=granted.quota_left_bytes is not None,
+                    quota_left_bytes=granted.quota_left_bytes or 0,
+                    freeing=granted.freeing,
+                )
+            },
         )
 
     def _grant_inodes(self, session_id: int, request: pb.GrantInodes) -> Later:
@@ -269,8 +284,17 @@ def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
     return pb.ListNodesReply(nodes=[convert.to_node(node) for node in coordinator.cluster.view()])
 
 
+def show_volume(kv: ReadKv, row: VolumeRow, versions: VersionReader | None = None) -> pb.Volume:
+    """A node of the tree for people."""
+    usage = usage_of(kv, versions or VersionReader(kv), row)
+    has_snapshots = row.kind == VolumeKind.LIVE and ReadTree(kv).has_snapshots(row.volume_id)
+    allowed = operations_on(row, has_snapshots=has_snapshots)
+    return convert.to_volume(row, mounts_of(kv, row.volume_id), usage, allowed)
+
+
 def list_volumes(coordinator: Coordinator) -> pb.VolumeList:
     """The whole tree."""
     with coordinator.read() as kv:
-        rows = [convert.to_volume(row, mounts_of(kv, row.volume_id)) for row in ReadTree(kv).all()]
+        versions = VersionReader(kv)
+        rows = [show_volume(kv, row, versions) for row in ReadTree(kv).all()]
     return pb.VolumeList(volumes=rows)

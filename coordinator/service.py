@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, requests, volumes
+from redfs.coordinator import check, convert, requests, usage, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.rolling_back import RollingBack
@@ -69,7 +69,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     def _shown(self, row: VolumeRow) -> pb.Volume:
         with self._coordinator.read() as kv:
-            return convert.to_volume(row, volumes.mounts_of(kv, row.volume_id))
+            return requests.show_volume(kv, row)
 
     async def _volume(self, context: Any, command: Command[VolumeRow]) -> pb.Volume:
         return self._shown(await _answer(context, self._shell.run(command)))
@@ -85,6 +85,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                 request.color,
                 request.compression,
                 request.minimum_nodes,
+                request.quota_bytes,
             ),
         )
 
@@ -107,6 +108,18 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     async def ListVolumes(self, _: pb.Empty, context: Any) -> pb.VolumeList:  # noqa: N802
         return await _answer(context, self._shell.read(lambda: requests.list_volumes(self._coordinator)))
+
+    async def GetFreed(self, request: pb.FreedRequest, context: Any) -> pb.FreedReply:  # noqa: N802
+        def count() -> usage.Freed:
+            with self._coordinator.read() as kv:
+                return usage.freed_by(kv, request.names, self._give_way)
+
+        return pb.FreedReply(**(await _answer(context, self._shell.read(count)))._asdict())
+
+    def _give_way(self) -> None:
+        """Ends a read that takes longer than a moment where the writer waits for it."""
+        if getattr(self._coordinator.store, "wants_to_grow", False):
+            raise Unavailable("the metadata store has to grow: try again")
 
     async def CreateSnapshot(self, request: pb.SnapshotCreate, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
         source = request.name.partition("@")[0]
@@ -187,13 +200,9 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             self._checking = False
 
     async def _check_chunks(self) -> AsyncIterator[list[check.Item]]:
-        def pause() -> None:
-            if getattr(self._coordinator.store, "wants_to_grow", False):
-                raise Unavailable("the metadata store has to grow: run the check again")
-
         reading = self._coordinator.read()
         kv = reading.__enter__()
-        items = check.check(kv, pause)
+        items = check.check(kv, self._give_way)
         try:
             while chunk := await self._shell.read(lambda: list(islice(items, CHECK_CHUNK))):
                 yield chunk

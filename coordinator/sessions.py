@@ -16,6 +16,7 @@ from typing import NamedTuple
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
+from redfs.core.kv import ReadKv
 from redfs.core.policy import overhead_bytes, shrink
 from redfs.core.records import ROOT_KEY
 from redfs.core.tables import (
@@ -23,6 +24,7 @@ from redfs.core.tables import (
     ATTACHMENTS,
     DELEGATIONS,
     FAMILIES,
+    JOBS,
     MOUNTS,
     NEXT_SESSION_KEY,
     NEXT_VOLUME_KEY,
@@ -43,11 +45,13 @@ from redfs.core.tables import (
     encode_session,
     encode_u64,
     encode_volume,
+    job_key,
     pair_key,
     split_pair,
     u64_key,
 )
 from redfs.core.versions.layout import Holder, HolderType
+from redfs.core.versions.weights import HEAD, shown_by
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -248,7 +252,24 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple
     return first, count
 
 
-def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> int:
+class Granted(NamedTuple):
+    """Space for dirty data."""
+
+    bytes: int
+    quota_left_bytes: int | None
+    """What is committed may grow by so many logical bytes; None: no quota."""
+    freeing: bool
+    """Data that was deleted in the volume is still being freed."""
+
+
+def quota_left(kv: ReadKv, volume: VolumeRow) -> int | None:
+    """Logical bytes that a live volume's quota leaves; None without one."""
+    if not volume.quota_bytes or volume.epoch:
+        return None
+    return max(0, volume.quota_bytes - shown_by(kv, volume.lineage, HEAD).logical_bytes)
+
+
+def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Granted:
     """Promises plain bytes for dirty data; the grant replaces the one before. Fewer than wanted when nearly full."""
     volume = require_delegation(txn, session_id, volume_id)
     key = pair_key(session_id, volume_id)
@@ -257,7 +278,8 @@ def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> int
         txn.kv.put(RESERVATIONS, key, encode_u64(granted))
     else:
         txn.kv.delete(RESERVATIONS, key)
-    return granted
+    freeing = txn.kv.get(JOBS, job_key(JobKind.REAP, volume_id)) is not None
+    return Granted(granted, quota_left(txn.kv, volume), freeing)
 
 
 def writable_bytes(txn: Txn, volume: VolumeRow, except_for: bytes = b"") -> int:

@@ -18,7 +18,7 @@ from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Rando
 from redfs.coordinator.leases import Leases
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
-from redfs.core.records import Kind, decode_slot
+from redfs.core.records import Kind, Slot, decode_slot
 from redfs.core.tables import (
     BLOCKS,
     DAMAGE,
@@ -48,6 +48,7 @@ from redfs.core.tables import (
     u64_key,
 )
 from redfs.core.versions.store import VersionStore
+from redfs.core.versions.weights import Weight
 from redfs.core.volume_tree import VolumeTree
 
 
@@ -69,10 +70,13 @@ class Txn:
     def __init__(self, base: ReadKv, env: Environment) -> None:
         self.env = env
         self.kv = Overlay(base)
-        self.versions = VersionStore(self.kv, self._freed)
+        self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1])
         self.tree = VolumeTree(self.kv)
         self.after_commit: list[Callable[[], None]] = []
+        self.fresh_blocks: Mapping[int, BlockRow] = {}
+        """Blocks that get their rows at the end of the command, if something refers to them then."""
         self._references: dict[int, int] = {}
+        self._slots: dict[bytes, tuple[Slot, Weight]] = {}
         self._totals = StatsRow()
 
     @property
@@ -103,11 +107,24 @@ class Txn:
 
     def _refer(self, slot: bytes, sign: int) -> None:
         references = self._references
-        logical = 0
-        for piece in decode_slot(slot):
+        pieces, weight = self._known_slot(slot)
+        for piece in pieces:
             references[piece.block] = references.get(piece.block, 0) + sign
-            logical += piece.length
-        self.count(StatsRow(logical_bytes=sign * logical))
+        self.count(StatsRow(logical_bytes=sign * weight.logical_bytes, charged_bytes=sign * weight.stored_bytes))
+
+    def _known_slot(self, slot: bytes) -> tuple[Slot, Weight]:
+        """A slot's pieces and weight. Raises InternalError where it names a block that has no row."""
+        known = self._slots.get(slot)
+        if known is None:
+            pieces = decode_slot(slot)
+            known = self._slots[slot] = pieces, weigh_pieces(pieces, self._stored_block)
+        return known
+
+    def _stored_block(self, block_id: int) -> BlockRow:
+        row = self.fresh_blocks.get(block_id) or self.block(block_id)
+        if row is None:
+            raise InternalError(f"a slot names block {block_id:#x}, which has no row: run `redfs check`")
+        return row
 
     # -- blocks and segments
 
@@ -132,6 +149,7 @@ class Txn:
         stored yet) are stored, or doomed where nothing in them is live. Raises InternalError where a count would
         become negative.
         """
+        self.versions.flush()
         fresh = new_blocks or {}
         references, self._references = self._references, {}
         live: dict[int, int] = {}
@@ -207,6 +225,19 @@ class Txn:
         """Queues one shard for deletion on its node."""
         self.kv.put(DOOMED, doomed_key(node, segment_id, shard), encode_i64(self.now_ns))
         self.after_commit.append(lambda: self.env.hooks.shards_doomed(node))
+
+
+def weigh_pieces(pieces: Slot, block_of: Callable[[int], BlockRow]) -> Weight:
+    """What a slot weighs: its plain bytes, and the share of each block's stored bytes that it refers to.
+
+    A block never changes, so a slot weighs the same as long as it is there.
+    """
+    logical = stored = 0
+    for piece in pieces:
+        block = block_of(piece.block)
+        logical += piece.length
+        stored += piece.length * block.stored_bytes // block.plain_bytes
+    return Weight(logical, stored)
 
 
 def _block_totals(row: BlockRow, sign: int) -> StatsRow:

@@ -70,6 +70,8 @@ COMPRESSIONS = {"none": Compression.NONE, "zstd": Compression.ZSTD}
 COMPRESSION_NAMES = {int(value): name for name, value in COMPRESSIONS.items()}
 MAX_MINIMUM_NODES = 24
 """The widest policy's shards: a higher minimum could never be reached."""
+MAX_QUOTA_BYTES = 1 << 62
+"""More than any pool holds."""
 
 
 def bootstrap(txn: Txn, pool_id: str) -> None:
@@ -109,6 +111,7 @@ def create_volume(
     color: str = "",
     compression: str = "",
     minimum_nodes: int = 0,
+    quota_bytes: int = 0,
 ) -> VolumeRow:
     """A new empty volume: a clone of the zero volume. Raises TooFewNodes, AlreadyExists, InvalidArgument."""
     check_volume_name(name)
@@ -123,6 +126,7 @@ def create_volume(
         color=color,
         compression=_compression(compression or "zstd"),
         minimum_nodes=_minimum_nodes(policy, minimum_nodes),
+        quota_bytes=_quota(quota_bytes),
     )
     txn.tree.add(row)
     return row
@@ -151,6 +155,12 @@ def _minimum_nodes(policy: Policy, nodes: int) -> int:
     if nodes > MAX_MINIMUM_NODES:
         raise InvalidArgument(f"a volume's least number of nodes is at most {MAX_MINIMUM_NODES}")
     return 0 if nodes >= policy.least_nodes else nodes
+
+
+def _quota(quota_bytes: int) -> int:
+    if quota_bytes > MAX_QUOTA_BYTES:
+        raise InvalidArgument(f"a quota is at most {MAX_QUOTA_BYTES} bytes; 0 means none")
+    return quota_bytes
 
 
 def clone_volume(txn: Txn, source_name: str, name: str, **changes: Unpack[Settings]) -> VolumeRow:
@@ -340,6 +350,7 @@ class Settings(TypedDict, total=False):
     color: str
     compression: str
     minimum_nodes: int
+    quota_bytes: int
 
 
 def set_volume(txn: Txn, name: str, **changes: Unpack[Settings]) -> VolumeRow:
@@ -364,6 +375,8 @@ def _changed(txn: Txn, row: VolumeRow, changes: Settings) -> VolumeRow:
         row = row._replace(minimum_nodes=_minimum_nodes(row.policy, changes.get("minimum_nodes", row.minimum_nodes)))
     if "compression" in changes:
         row = row._replace(compression=_compression(changes["compression"]))
+    if "quota_bytes" in changes:
+        row = row._replace(quota_bytes=_quota(changes["quota_bytes"]))
     return row._replace(description=changes.get("description", row.description), color=changes.get("color", row.color))
 
 

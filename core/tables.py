@@ -186,28 +186,37 @@ class VolumeRow(NamedTuple):
     """Full name."""
     description: str
     color: str
+    quota_bytes: int = 0
+    """Logical bytes that it may hold; 0: no limit."""
+    schedule_id: int = 0
+    """Snapshots: the schedule that made it; 0: a person did."""
+    origin: str = ""
+    """Received snapshots: the stream id of the one that was sent."""
 
 
-_VOLUME = struct.Struct(">BQBBQQQqBBBB")
+_VOLUME = struct.Struct(">BQBBQQQqBBBBQQ")
 
 
 def encode_volume(row: VolumeRow) -> bytes:
     head = _VOLUME.pack(
         ROW_VERSION, row.volume_id, row.kind, row.state, row.parent_id, row.lineage, row.epoch, row.created_ns,
-        row.policy.k, row.policy.m, row.compression, row.minimum_nodes,
+        row.policy.k, row.policy.m, row.compression, row.minimum_nodes, row.quota_bytes, row.schedule_id,
     )  # fmt: skip
-    return head + _text(row.name) + _text(row.description) + _text(row.color)
+    return head + _text(row.name) + _text(row.description) + _text(row.color) + _text(row.origin)
 
 
 def decode_volume(data: bytes) -> VolumeRow:
     _check_version("volume", data)
-    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum) = _VOLUME.unpack_from(data)
+    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum, quota, schedule) = (
+        _VOLUME.unpack_from(data)
+    )
     name, at = _take_text(data, _VOLUME.size)
     description, at = _take_text(data, at)
-    color, _ = _take_text(data, at)
+    color, at = _take_text(data, at)
+    origin, _ = _take_text(data, at)
     return VolumeRow(
         volume_id, kind, state, parent, lineage, epoch, created, Policy(k, m), compression, minimum,
-        name, description, color,
+        name, description, color, quota, schedule, origin,
     )  # fmt: skip
 
 
@@ -553,12 +562,14 @@ class StatsRow(NamedTuple):
     blocks: int = 0
     segments: int = 0
     """Committed ones."""
+    charged_bytes: int = 0
+    """What all block maps, over all versions, refer to, stored: as if no block were shared."""
 
     def plus(self, other: Self) -> Self:
         return type(self)(*[a + b for a, b in zip(self, other, strict=True)])
 
 
-_STATS = struct.Struct(">BQQQQQQ")
+_STATS = struct.Struct(">BQQQQQQQ")
 
 
 def encode_stats(row: StatsRow) -> bytes:

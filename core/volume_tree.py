@@ -122,6 +122,10 @@ class ReadTree:
         for key, _ in self._read.scan(CHILDREN, *pair_range(volume_id)):
             yield self.require(split_pair(key)[1])
 
+    def has_snapshots(self, volume_id: int) -> bool:
+        """Whether a snapshot of this volume is there."""
+        return any(c.kind == VolumeKind.SNAPSHOT and c.state == VolumeState.OK for c in self.children(volume_id))
+
     def has_children(self, volume_id: int) -> bool:
         return self._read.first(CHILDREN, *pair_range(volume_id)) is not None
 
@@ -208,6 +212,18 @@ def require_changeable(row: VolumeRow, done: str) -> None:
         raise NotAllowed(f"the zero volume can only be cloned, it cannot be {done}")
     if row.state != VolumeState.OK:
         raise NotFound(f"{row.name!r} was deleted")
+
+
+def operations_on(row: VolumeRow, *, has_snapshots: bool) -> tuple[str, ...]:
+    """What may be asked for on a node, by name; nothing on one that was deleted."""
+    if row.state != VolumeState.OK:
+        return ()
+    if row.kind == VolumeKind.ZERO:
+        return ("clone",)
+    if row.kind == VolumeKind.SNAPSHOT:
+        return ("mount", "clone", "restore", "set", "rename", "delete")
+    rollback = ("rollback",) if has_snapshots else ()
+    return ("snapshot", "clone", "clone_backed", "mount", "set", "rename", *rollback, "delete")
 
 
 def verify_tree(kv: ReadKv) -> Iterator[str]:

@@ -7,10 +7,13 @@ commands that print a line stay quick.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from redfs.core.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -29,6 +32,17 @@ def size(count: float) -> str:
         if count < 1023.95 or unit == "PiB":
             return f"{count:.1f} {unit}"
     raise AssertionError("unreachable")
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from what people write: 500, 64K, 1.5G, 10 GiB (all binary). Raises InvalidArgument."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?", text.strip().lower())
+    if found is None:
+        raise InvalidArgument(f"'{text}' is no size: write a number with K, M, G, T or P, like 500G")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def duration(seconds: float) -> str:

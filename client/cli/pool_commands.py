@@ -164,11 +164,14 @@ def _space_rows(state: pb.PoolStatus) -> list[tuple[str, str, str]]:
     def saved(before: int, after: int) -> str:
         return f"{output.share(before - after, before)} saved" if before else ""
 
+    def added(before: int, after: int) -> str:
+        return f"{output.share(after - before, before)} added, in all shards on all nodes" if before else ""
+
     return [
         ("in files", output.size(state.logical_bytes), "in all volumes and snapshots"),
         ("after dedupe", output.size(state.unique_bytes), saved(state.logical_bytes, state.unique_bytes)),
         ("after compression", output.size(state.stored_bytes), saved(state.unique_bytes, state.stored_bytes)),
-        ("with protection", output.size(state.segment_bytes), "in all shards on all nodes"),
+        ("with protection", output.size(state.segment_bytes), added(state.stored_bytes, state.segment_bytes)),
         ("disks", output.size(state.capacity_bytes), f"{output.size(state.used_bytes)} used"),
         ("free", output.size(state.free_bytes), "before protection"),
     ]

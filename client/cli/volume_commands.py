@@ -26,6 +26,13 @@ minimum_option = click.option(
     metavar="N",
     help="Go on writing, with less protection, while this many nodes are up (0: as the policy says).",
 )
+quota_option = click.option(
+    "--quota", metavar="SIZE", help="It holds at most this much, before dedupe and compression (0: no limit)."
+)
+
+
+def _quota_bytes(quota: str | None) -> int | None:
+    return None if quota is None else output.parse_size(quota)
 
 
 def _created(volume: pb.Volume) -> str:
@@ -42,9 +49,11 @@ def _print_nodes(volumes: list[pb.Volume], *, snapshots: bool) -> None:
     for volume in volumes:
         color = output.valid_style(volume.color) if volume.color else ""
         state = volume.state if volume.state != "ok" else ("mounted" if volume.mounts else "")
-        rows.append(((volume.name, color), volume.protection, _created(volume), state, volume.description))
+        sizes = output.size(volume.usage.logical_bytes), output.size(volume.usage.logical_alone_bytes)
+        rows.append(((volume.name, color), *sizes, volume.protection, _created(volume), state, volume.description))
     heading = "SNAPSHOT" if snapshots else "VOLUME"
-    output.print_table((heading, "PROTECTION", "CREATED", "STATE", "DESCRIPTION"), rows)
+    columns = (heading, "SIZE", "ALONE", "PROTECTION", "CREATED", "STATE", "DESCRIPTION")
+    output.print_table(columns, rows, right=("SIZE", "ALONE"))
 
 
 # ---------------------------------------------------------------- volumes
@@ -62,6 +71,7 @@ def volume() -> None:
 @color_option
 @compression_option
 @minimum_option
+@quota_option
 def create(
     name: str,
     protection: str | None,
@@ -69,6 +79,7 @@ def create(
     color: str | None,
     compression: str | None,
     minimum_nodes: int | None,
+    quota: str | None,
 ) -> None:
     """Create an empty volume."""
     chosen = settings()
@@ -81,6 +92,7 @@ def create(
             color=color or "",
             compression=compression or "",
             minimum_nodes=minimum_nodes or 0,
+            quota_bytes=_quota_bytes(quota) or 0,
         )
     chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name}, protected as {made.protection}"))
 
@@ -114,6 +126,8 @@ def info(name: str) -> None:
             ("protection", found.protection),
             ("compression", found.compression),
             ("minimum nodes", str(found.minimum_nodes or "as the policy says")),
+            ("quota", output.size(found.quota_bytes) if found.quota_bytes else ""),
+            *_usage_rows(found),
             ("color", found.color),
             ("description", found.description),
             *(("mounted", where) for where in found.mounts),
@@ -126,6 +140,42 @@ def info(name: str) -> None:
     chosen.emit(output.message_data(found), human)
 
 
+def _usage_rows(volume: pb.Volume) -> list[tuple[str, str]]:
+    if volume.kind == "zero" or volume.state != "ok":
+        return []
+    usage = volume.usage
+    return [
+        ("in files", f"{output.size(usage.logical_bytes)}, {output.size(usage.stored_bytes)} when compressed"),
+        (
+            "held by it alone",
+            f"{output.size(usage.logical_alone_bytes)}, {output.size(usage.stored_alone_bytes)} when compressed",
+        ),
+    ]
+
+
+@volume.command()
+@click.argument("names", nargs=-1, required=True, metavar="NODE...")
+def freed(names: tuple[str, ...]) -> None:
+    """Count what deleting volumes and snapshots would free.
+
+    Exact, with dedupe and sharing counted, for deleting all of them and nothing else. Nothing is changed.
+    """
+    chosen = settings()
+    with chosen.connect() as pool:
+        reply = pool.freed(names)
+
+    def human() -> None:
+        rows = [
+            ("in files", output.size(reply.logical_bytes), "that nothing else refers to"),
+            ("after dedupe", output.size(reply.unique_bytes), "in blocks that go"),
+            ("after compression", output.size(reply.stored_bytes), ""),
+            ("on disks", output.size(reply.segment_bytes), "with protection, in segments that go as a whole"),
+        ]
+        output.print_table(("FREED", "SIZE", ""), rows, right=("SIZE",))
+
+    chosen.emit(output.message_data(reply), human)
+
+
 @volume.command("set")
 @click.argument("name")
 @protect_option
@@ -133,6 +183,7 @@ def info(name: str) -> None:
 @color_option
 @compression_option
 @minimum_option
+@quota_option
 def change(
     name: str,
     protection: str | None,
@@ -140,15 +191,16 @@ def change(
     color: str | None,
     compression: str | None,
     minimum_nodes: int | None,
+    quota: str | None,
 ) -> None:
     """Change settings.
 
     Data written before keeps its protection and compression.
     """
     chosen = settings()
-    if all(value is None for value in (protection, description, color, compression, minimum_nodes)):
+    if all(value is None for value in (protection, description, color, compression, minimum_nodes, quota)):
         raise InvalidArgument(
-            "nothing to change: give --protect, --description, --color, --compression or --minimum-nodes"
+            "nothing to change: give --protect, --description, --color, --compression, --minimum-nodes or --quota"
         )
     _check_color(color)
     with chosen.connect() as pool:
@@ -159,6 +211,7 @@ def change(
             color=color,
             compression=compression,
             minimum_nodes=minimum_nodes,
+            quota_bytes=_quota_bytes(quota),
         )
     chosen.emit(output.message_data(changed), lambda: click.echo(f"Changed {changed.name}"))
 
@@ -282,6 +335,7 @@ def delete_snapshot(name: str, yes: bool) -> None:
 @color_option
 @compression_option
 @minimum_option
+@quota_option
 def clone(
     source: str,
     name: str,
@@ -292,6 +346,7 @@ def clone(
     color: str | None,
     compression: str | None,
     minimum_nodes: int | None,
+    quota: str | None,
 ) -> None:
     """Make a writable copy of a volume or snapshot.
 
@@ -313,6 +368,7 @@ def clone(
             color=color,
             compression=compression,
             minimum_nodes=minimum_nodes,
+            quota_bytes=_quota_bytes(quota),
         )
     made = reply.snapshot
     origin = f"{source}@{snapshot_name or name}" if backed else source

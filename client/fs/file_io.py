@@ -46,6 +46,9 @@ READ_ROUNDS = 64
 """Looks that one read takes: each needs one fetch at most, or follows a replaced block."""
 GONE_ROUNDS = 4
 """Of these, how often a block may turn out to be gone before it counts as damage."""
+QUOTA_LOOK_S = 0.1
+QUOTA_LOOKS = 100
+"""A write that meets the quota waits so often for what is being freed: ten seconds, some millions of slots."""
 SEQUENTIAL_SLACK_BYTES = 2 * 1024 * 1024
 """The kernel sends a reader's requests two at a time, so they overtake each other by this much at most."""
 _ZEROS = bytes(SLOT_BYTES)
@@ -122,12 +125,13 @@ class FileIo:
             raise FsError(EFBIG)
         buffer = self._buffer
         after = buffer.charged_bytes + size
-        if after > self._config.dirty_bytes or after > self._space.granted_bytes:
+        space = self._space
+        if after > self._config.dirty_bytes or after > space.granted_bytes or size > space.quota_bytes:
             await self._room(size)
         if handle.moved_end is not None:
             offset = await self._appending(handle, handle.moved_end, offset, size)
         filled = buffer.write(handle.ino, offset, data, self._now_ns(), self._clock())
-        self._space.written(size)
+        space.written(size)
         if filled:
             self._flusher.kick()
         if after > self._config.dirty_bytes // 2 and self._flusher.is_idle:
@@ -154,6 +158,7 @@ class FileIo:
 
     async def _room(self, size: int) -> None:
         buffer, space, flusher = self._buffer, self._space, self._flusher
+        looks = 0
         while True:
             if self._committer.failed is not None:
                 raise self._committer.failed
@@ -162,11 +167,20 @@ class FileIo:
                 if not buffer.charged_bytes:
                     return
             else:
-                if after > space.granted_bytes:
+                if after > space.granted_bytes or size > space.quota_bytes:
                     await space.ask()
-                if buffer.charged_bytes + size <= space.granted_bytes:
+                if buffer.charged_bytes + size <= space.granted_bytes and size <= space.quota_bytes:
                     return
                 if not buffer.charged_bytes:
+                    if size > space.quota_bytes:
+                        # What was deleted here may not be committed yet, or not be freed yet.
+                        if looks and not (space.freeing and looks < QUOTA_LOOKS):
+                            raise NoSpace("the volume's quota is reached: delete files in it, or raise the quota")
+                        if looks:
+                            await asyncio.sleep(QUOTA_LOOK_S)
+                        looks += 1
+                        await self._committer.barrier()
+                        continue
                     raise NoSpace("the pool is full: delete files or snapshots, or add disks")
             flusher.relieve()
             self._committer.push()

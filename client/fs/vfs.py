@@ -96,7 +96,7 @@ class Vfs:
         """Every request passes it."""
         self.on_rolled_back: Callable[[], None] = self._nobody_follows
         """Called when the coordinator refuses to commit because the volume was rolled back."""
-        self.space = SpaceReservation(session, self.volume_id, config)
+        self.space = SpaceReservation(session, self.volume_id, config, lambda: self.buffer.charged_bytes)
         self.inode_numbers = InodeNumbers(session, self.volume_id, config)
         self._files: dict[int, Handle] = {}
         self._folders: dict[int, int] = {}
@@ -589,6 +589,8 @@ class Vfs:
         await self.committer.ended()
         metadata = Metadata(self._session, self.volume_id, decode_root(root), self.config)
         there = await self._open_inodes_in(metadata)
+        if not self.read_only:
+            await self.space.ask()  # what a quota leaves is another amount now
         ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
         self.lineage = lineage
         self._begin(metadata, max(self.committer.acknowledged, self._session.last_commit))

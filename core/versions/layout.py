@@ -24,7 +24,9 @@ DEADLIST: Final = "deadlist"
 BIRTHS: Final = "births"
 LINEAGES: Final = "lineages"
 PINS: Final = "pins"
-TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS)
+WEIGHTS: Final = "weights"
+SHOWN: Final = "shown"
+TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS, WEIGHTS, SHOWN)
 
 
 OBJECT_BYTES: Final = (0, *(records.OBJECT_BYTES[kind] for kind in Kind))

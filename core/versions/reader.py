@@ -118,6 +118,14 @@ class VersionReader:
         """The epoch at which the lineage's head reads and writes. NotFound."""
         return self._line(lineage).record.head_epoch
 
+    def newest_pin(self, lineage: int) -> int:
+        """The newest held pin; 0 = none. NotFound."""
+        return self._line(lineage).newest_pin
+
+    def neighbours(self, lineage: int, epoch: int) -> tuple[int, int]:
+        """The held pins next before and after an epoch; 0 = none."""
+        return self._held_before(lineage, epoch), self._held_after(lineage, epoch)
+
     def depth(self, lineage: int) -> int:
         """How many lineages a read of this one may have to look at: 1 without a parent. NotFound."""
         depth = 0

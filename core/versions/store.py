@@ -53,6 +53,7 @@ from redfs.core.versions.layout import (
     unpack_birth,
 )
 from redfs.core.versions.reader import Line
+from redfs.core.versions.weights import ALIVE
 from redfs.core.versions.writer import VersionWriter
 
 
@@ -135,7 +136,7 @@ class VersionStore(VersionWriter):
         if value is None:
             raise InternalError(f"the deadlist of lineage {lineage} names a version that is not there")
         self._kv.delete(DEADLIST, key)
-        self._remove(lineage, kind, obj, version, value)
+        self._remove(line, kind, obj, version, value, dead=True)
         self._drop_bare_tombstone(line, kind, obj)
 
     def _free_tail(self, line: Line, budget: int) -> tuple[bool, int]:
@@ -145,10 +146,14 @@ class VersionStore(VersionWriter):
         dead = list(islice(self._kv.scan(DEADLIST, dead_start(line.lineage, last + 1), u64(line.lineage + 1)), budget))
         for key, _ in dead:
             rows += 1
-            if parse_dead(key)[2] > last:
+            _lineage, _death, birth, kind, obj = parse_dead(key)
+            if birth > last:
                 self._free_dead(line, key)
             else:
                 self._kv.delete(DEADLIST, key)
+                if kind == Kind.SLOT:
+                    value = self._kv.get(VERSIONS, line.prefixes[kind] + obj + inverted(birth)) or b""
+                    self._weigh_moved(line, birth, value, last, ALIVE)
         while rows < budget:
             row = self._kv.first(BIRTHS, birth_start(line.lineage, last + 1), u64(line.lineage + 1))
             if row is None:
@@ -172,7 +177,7 @@ class VersionStore(VersionWriter):
             for key, value in found:
                 rows += 1
                 if birth_of(key) > last:
-                    self._remove(line.lineage, kind, key[9:-8], key, value)
+                    self._remove(line, kind, key[9:-8], key, value)
                     self._drop_bare_tombstone(line, kind, key[9:-8])
             left = self._kv.get(BIRTHS, births)
             if left is None:
@@ -198,7 +203,7 @@ class VersionStore(VersionWriter):
         if self._kv.first(VERSIONS, newest[0] + b"\0", base + AFTER_VERSIONS) is not None:
             return
         if self._inherited(line, kind, obj) is None:
-            self._remove(line.lineage, kind, obj, newest[0], newest[1])
+            self._remove(line, kind, obj, newest[0], newest[1])
 
     def _remove_if_ended(self, line: Line) -> Pin | None:
         """Removes a lineage without head and pins; returns the parent's pin if that has no holder any more."""
@@ -209,6 +214,7 @@ class VersionStore(VersionWriter):
             return None
         if self._kv.first(VERSIONS, u64(lineage), u64(lineage + 1)) is not None:
             raise InternalError(f"lineage {lineage} has versions left that no reclaim found")
+        self._ledger.ended(lineage)
         self._kv.delete(LINEAGES, u64(lineage))
         self._lines.pop(lineage, None)
         if record.parent and self.release(record.parent, record.fork_epoch, Holder(HolderType.FORK, lineage)):

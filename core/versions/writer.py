@@ -18,11 +18,13 @@ overlay then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from redfs.core.errors import AlreadyExists, InternalError, InvalidArgument, NotAllowed, NotFound
 from redfs.core.ids import FIRST_EPOCH, Epoch, Lineage
 from redfs.core.kv import Kv
+from redfs.core.records import Kind
 from redfs.core.versions.layout import (
     AFTER_VERSIONS,
     BIRTHS,
@@ -48,20 +50,28 @@ from redfs.core.versions.layout import (
     unpack_birth,
 )
 from redfs.core.versions.reader import Line, VersionReader, check_object
+from redfs.core.versions.weights import ALIVE, Ledger, Weigh, no_weight
 
 OnFreed = Callable[[int, bytes, bytes], None]
 """Called with (kind, object, record) for every record that leaves the tables, exactly once. Must not touch them."""
 
+_SLOT: Final = int(Kind.SLOT)
+"""The only kind that weighs something (see `weights`)."""
 _ONE_BIRTH = pack_birth(1)
 
 
 class VersionWriter(VersionReader):
     """A reader that also writes. The only writer of the five tables while it is used."""
 
-    def __init__(self, kv: Kv, on_freed: OnFreed) -> None:
+    def __init__(self, kv: Kv, on_freed: OnFreed, weigh: Weigh = no_weight) -> None:
         super().__init__(kv)
         self._kv = kv
         self._on_freed = on_freed
+        self._ledger = Ledger(kv, weigh)
+
+    def flush(self) -> None:
+        """Writes the weights that changed. To be called before the overlay is applied, and before they are read."""
+        self._ledger.flush()
 
     # -- lineages
 
@@ -77,6 +87,7 @@ class VersionWriter(VersionReader):
         self._require_held(parent, parent_epoch)
         record = LineageRecord(Lineage(parent), Epoch(parent_epoch), FIRST_EPOCH, True, False, family)
         self._create(child, record)
+        self._ledger.forked(parent, parent_epoch, child)
         self._kv.put(PINS, held_key(parent, parent_epoch, Holder(HolderType.FORK, child)), PRESENT)
 
     def _create(self, lineage: int, record: LineageRecord) -> None:
@@ -94,6 +105,7 @@ class VersionWriter(VersionReader):
         """Ends the head: it is never read or written again, and `reclaim_head_step` frees what only it saw. O(1)."""
         line = self._writable(lineage)
         self._set_record(line, line.record._replace(has_head=False, tail_pending=True))
+        self._ledger.head_dropped(lineage)
 
     # -- pins
 
@@ -103,6 +115,7 @@ class VersionWriter(VersionReader):
         epoch = line.record.head_epoch
         self._kv.put(PINS, held_key(lineage, epoch, holder), PRESENT)
         line.newest_pin = epoch
+        self._ledger.pinned(lineage, epoch)
         self._set_record(line, line.record._replace(head_epoch=Epoch(epoch + 1)))
         return epoch
 
@@ -114,7 +127,7 @@ class VersionWriter(VersionReader):
     def release(self, lineage: int, epoch: int, holder: Holder) -> bool:
         """Takes a holder away. True where it was the last: nobody sees the pin any more, `reclaim_pin_step` drops it.
 
-        O(1). NotFound where the pin has no such holder.
+        One look-up for each held pin behind it. NotFound where the pin has no such holder.
         """
         key = held_key(lineage, epoch, holder)
         if self._kv.get(PINS, key) is None:
@@ -126,7 +139,15 @@ class VersionWriter(VersionReader):
         line = self._line(lineage)
         if line.newest_pin == epoch:
             line.newest_pin = self._newest_pin(lineage)
+        before, after = self.neighbours(lineage, epoch)
+        self._ledger.released(lineage, epoch, before, self._held_from(lineage, after))
         return True
+
+    def _held_from(self, lineage: int, epoch: int) -> Iterator[int]:
+        """The held pins from `epoch`, which is one or 0, on."""
+        while epoch:
+            yield epoch
+            epoch = self._held_after(lineage, epoch)
 
     def _is_held(self, lineage: int, epoch: int) -> bool:
         return self._kv.first(PINS, held_start(lineage, epoch), held_start(lineage, epoch + 1)) is not None
@@ -144,7 +165,8 @@ class VersionWriter(VersionReader):
         return line
 
     def put(self, lineage: int, kind: int, obj: bytes, value: bytes) -> None:
-        """Sets the record of `obj` at the head. One seek and two or three writes."""
+        """Sets the record of `obj` at the head. One seek and two or three writes; for a slot in a clone a look-up
+        of what it inherits."""
         if not value:
             raise InvalidArgument("a record is never empty")
         check_object(kind, obj)
@@ -158,26 +180,27 @@ class VersionWriter(VersionReader):
             if old_key == key:
                 # Born at this epoch, so no pin sees it; the one before it died when it was written.
                 kv.put(VERSIONS, key, value)
+                if kind == _SLOT:
+                    self._weigh_born(line, value, old)
+                    self._ledger.add(lineage, line.newest_pin, ALIVE, self._ledger.weigh(old), -1)
                 if old:
                     self._on_freed(kind, obj, old)
                 return
             self._supersede(line, kind, obj, old_key, old)
+        if kind == _SLOT:
+            self._weigh_born(line, value, self._inherited(line, kind, obj) if row is None else row[1])
         kv.put(VERSIONS, key, value)
         self._count_birth(line, obj)
 
+    def _weigh_born(self, line: Line, value: bytes, hidden: bytes | None) -> None:
+        """The head shows `value` from now on, in the place of `hidden`."""
+        ledger = self._ledger
+        weight = ledger.weigh(value)
+        ledger.add(line.lineage, line.newest_pin, ALIVE, weight)
+        ledger.show(line.lineage, weight if not hidden else weight.plus(ledger.weigh(hidden), -1))
+
     def delete(self, lineage: int, kind: int, obj: bytes) -> None:
         """Removes `obj` at the head; leaves a tombstone where an older version or an ancestor would show through."""
-        self._end(lineage, kind, obj, hide_inherited=True)
-
-    def kill(self, lineage: int, kind: int, obj: bytes) -> None:
-        """Gives up what this lineage itself has of `obj`, which nobody looks up at this head or what comes of it.
-
-        Like `delete` without a look at the ancestors: their records stay as they are and cost nothing. A version that a
-        pin sees still gets a tombstone, which keeps it from being entered on the deadlist again. Safe to repeat.
-        """
-        self._end(lineage, kind, obj, hide_inherited=False)
-
-    def _end(self, lineage: int, kind: int, obj: bytes, *, hide_inherited: bool) -> None:
         check_object(kind, obj)
         line = self._writable(lineage)
         kv = self._kv
@@ -185,17 +208,24 @@ class VersionWriter(VersionReader):
         key = base + line.inverted_head
         row = kv.first(VERSIONS, base, base + AFTER_VERSIONS)
         older = None
+        shown: bytes | None = None
         if row is not None:
             old_key, old = row
             if not old:
                 return
+            shown = old
             if old_key == key or not self._seen_by_pin(line, old_key):
                 older = kv.first(VERSIONS, old_key + b"\0", base + AFTER_VERSIONS)
-                self._remove(lineage, kind, obj, old_key, old)
+                self._remove(line, kind, obj, old_key, old)
             else:
                 older = row
                 self._supersede(line, kind, obj, old_key, old)
-        if older is not None or (hide_inherited and self._inherited(line, kind, obj) is not None):
+        inherited = self._inherited(line, kind, obj) if older is None else None
+        if kind == _SLOT:
+            hidden = shown or inherited
+            if hidden:
+                self._ledger.show(lineage, self._ledger.weigh(hidden), -1)
+        if older is not None or inherited is not None:
             kv.put(VERSIONS, key, TOMBSTONE)
             self._count_birth(line, obj)
 
@@ -207,19 +237,39 @@ class VersionWriter(VersionReader):
     def _supersede(self, line: Line, kind: int, obj: bytes, old_key: bytes, old: bytes) -> None:
         """The version at `old_key`, alive until now and born before the head's epoch, dies at it."""
         if self._seen_by_pin(line, old_key):
-            self._kv.put(
-                DEADLIST, dead_key(line.lineage, line.record.head_epoch, birth_of(old_key), kind, obj), PRESENT
-            )
+            birth = birth_of(old_key)
+            self._kv.put(DEADLIST, dead_key(line.lineage, line.record.head_epoch, birth, kind, obj), PRESENT)
+            if kind == _SLOT:
+                self._weigh_moved(line, birth, old, ALIVE, line.newest_pin)
         else:
-            self._remove(line.lineage, kind, obj, old_key, old)
+            self._remove(line, kind, obj, old_key, old)
 
-    def _remove(self, lineage: int, kind: int, obj: bytes, key: bytes, value: bytes) -> None:
-        """Takes a version out of the tables (its deadlist row, if any, is the caller's) and reports it."""
+    def _weigh_moved(self, line: Line, birth: int, value: bytes, died_before: int, died: int) -> None:
+        """A version's death came into another interval."""
+        ledger = self._ledger
+        weight = ledger.weigh(value)
+        born = self._interval(line, birth)
+        ledger.add(line.lineage, born, died_before, weight, -1)
+        ledger.add(line.lineage, born, died, weight)
+
+    def _interval(self, line: Line, epoch: int) -> int:
+        """The interval that an epoch lies in: the newest held pin before it."""
+        return line.newest_pin if epoch > line.newest_pin else self._held_before(line.lineage, epoch)
+
+    def _remove(self, line: Line, kind: int, obj: bytes, key: bytes, value: bytes, *, dead: bool = False) -> None:
+        """Takes a version out of the tables (its deadlist row, if any, is the caller's) and reports it.
+
+        `dead`: it has one, and nobody sees it: it was born and died in one interval.
+        """
+        lineage, birth = line.lineage, birth_of(key)
+        if kind == _SLOT:
+            born = self._interval(line, birth)
+            self._ledger.add(lineage, born, born if dead else ALIVE, self._ledger.weigh(value), -1)
         self._kv.delete(VERSIONS, key)
-        births = birth_key(lineage, birth_of(key), obj[:INO_BYTES])
+        births = birth_key(lineage, birth, obj[:INO_BYTES])
         row = self._kv.get(BIRTHS, births)
         if row is None:
-            raise InternalError(f"a version of lineage {lineage} at epoch {birth_of(key)} has no birth row")
+            raise InternalError(f"a version of lineage {lineage} at epoch {birth} has no birth row")
         count, resume = unpack_birth(row)
         if count > 1:
             self._kv.put(BIRTHS, births, pack_birth(count - 1, resume))

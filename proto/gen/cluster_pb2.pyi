@@ -407,10 +407,16 @@ class Reserve(_message.Message):
     def __init__(self, volume_id: _Optional[int] = ..., wanted_bytes: _Optional[int] = ...) -> None: ...
 
 class ReserveReply(_message.Message):
-    __slots__ = ("granted_bytes",)
+    __slots__ = ("granted_bytes", "has_quota", "quota_left_bytes", "freeing")
     GRANTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HAS_QUOTA_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_LEFT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FREEING_FIELD_NUMBER: _ClassVar[int]
     granted_bytes: int
-    def __init__(self, granted_bytes: _Optional[int] = ...) -> None: ...
+    has_quota: bool
+    quota_left_bytes: int
+    freeing: bool
+    def __init__(self, granted_bytes: _Optional[int] = ..., has_quota: _Optional[bool] = ..., quota_left_bytes: _Optional[int] = ..., freeing: _Optional[bool] = ...) -> None: ...
 
 class GrantInodes(_message.Message):
     __slots__ = ("volume_id", "count", "above")

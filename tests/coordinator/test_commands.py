@@ -547,7 +547,9 @@ def test_space_is_promised_once() -> None:
     a, b = Client(pool, "v"), Client(pool, "w")
 
     def reserve(client: Client, wanted: int) -> int:
-        return pool.coordinator.execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted))
+        return pool.coordinator.execute(
+            lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)
+        ).bytes
 
     assert reserve(a, 3 * GIB) == 3 * GIB
     assert reserve(b, 3 * GIB) == GIB
@@ -567,7 +569,7 @@ def test_what_is_held_back_is_never_promised() -> None:
         pool.report(node_id, free_bytes=11 * GIB, capacity_bytes=100 * GIB)
     wanted = 1000 * GIB
     execute = pool.coordinator.execute
-    assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)) == 4 * GIB
+    assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, wanted)).bytes == 4 * GIB
 
 
 # ---------------------------------------------------------------- orphans

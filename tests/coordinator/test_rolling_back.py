@@ -1,4 +1,4 @@
-"""Rolling back under mounts: who must be held, what a commit for the state before gets, and the talk with the mounts."""
+"""Rolling back under mounts: who must be held, what late commits get, and the talk with the mounts."""
 
 from __future__ import annotations
 

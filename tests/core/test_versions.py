@@ -11,6 +11,7 @@ from redfs.core.kv import MemoryKv, Overlay
 from redfs.core.records import Kind
 from redfs.core.versions import TABLES, Holder, HolderType, LineageStats, Pin, VersionStore, lineage_stats, verify
 from redfs.core.versions.layout import unpack_lineage
+from redfs.core.versions.weights import HEAD, Weight, freed_by_head, freed_by_pin, shown_by
 
 END = b"\xff" * 64
 INO = (5).to_bytes(8)
@@ -127,27 +128,6 @@ def test_freed_reports_every_record_once() -> None:
     assert store.reclaim_pin_step(1, pin, 10).done
     assert freed == [b"a", b"c", b"b"]
     assert lineage_stats(kv, 1) == LineageStats(0, 0, 0, 0, 0, 0)
-
-
-def test_kill_leaves_the_ancestors_record_and_no_tombstone() -> None:
-    kv = MemoryKv()
-    store, freed = open_store(kv)
-    store.create_lineage(1, family=1)
-    store.put(1, Kind.INODE, INO, b"a")
-    store.fork(1, store.pin_head(1, Holder(HolderType.FORK, 2)), 2, family=1)
-    store.kill(2, Kind.INODE, INO)
-    store.put(2, Kind.INODE, INO, b"b")
-    store.kill(2, Kind.INODE, INO)
-    assert freed == [b"b"]
-    assert lineage_stats(kv, 2).versions == 0
-    store.put(2, Kind.INODE, INO, b"c")
-    store.pin_head(2, snapshot(1))
-    for _ in range(3):
-        store.kill(2, Kind.INODE, INO)
-        store.pin_head(2, snapshot(2))
-    assert lineage_stats(kv, 2)[:3] == (2, 1, 1)
-    assert store.get(1, 1, Kind.INODE, INO) == b"a"
-    assert verify(kv) == []
 
 
 def test_the_last_reclaim_of_a_clone_lets_go_of_its_parents_pin() -> None:
@@ -392,3 +372,33 @@ def test_verify_notices_a_cursor_that_went_too_far() -> None:
     ((key, cursor),) = kv.scan("pins", b"", END)
     kv.put("pins", key, ino(int.from_bytes(cursor) + 1))
     assert any("no reclaim will find it" in finding for finding in verify(kv))
+
+
+# ---------------------------------------------------------------- weights
+
+
+SLOTS = [INO + bytes([0, 0, 0, 1]) + ino(number) for number in range(3)]
+
+
+def test_a_clone_is_charged_for_what_only_it_keeps_of_a_deleted_ancestor() -> None:
+    kv = MemoryKv()
+    store = VersionStore(kv, lambda *_: None, lambda value: Weight(len(value), 2 * len(value)))
+    store.create_lineage(1, family=9)
+    store.put(1, Kind.SLOT, SLOTS[0], b"1234")
+    store.put(1, Kind.SLOT, SLOTS[1], b"12")
+    epoch = store.pin_head(1, snapshot(7))
+    store.fork(1, epoch, 2, family=9)
+    store.put(2, Kind.SLOT, SLOTS[2], b"1")
+    store.flush()
+    assert shown_by(kv, 2, HEAD) == Weight(7, 14)
+    assert freed_by_head(kv, store, 2) == Weight(1, 2)
+    assert freed_by_pin(kv, store, 1, epoch) == Weight()  # the clone holds it too
+    store.drop_head(1)
+    store.reclaim_head_step(1, 100)
+    store.release(1, epoch, snapshot(7))
+    store.flush()
+    assert freed_by_head(kv, store, 2) == Weight(7, 14)
+    store.put(2, Kind.SLOT, SLOTS[1], b"123456")
+    store.flush()
+    assert shown_by(kv, 2, HEAD) == Weight(11, 22)
+    assert freed_by_head(kv, store, 2) == Weight(13, 26)  # what it hides of its ancestor goes with it

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -19,8 +21,9 @@ from hypothesis.stateful import (
 
 from redfs.core.kv import MemoryKv, Overlay
 from redfs.core.records import Kind
-from redfs.core.versions import TABLES, Holder, HolderType, VersionStore, verify
+from redfs.core.versions import TABLES, Holder, HolderType, VersionStore, Weight, audit_weights, verify
 from redfs.core.versions.store import ReclaimStep
+from redfs.core.versions.weights import HEAD, freed_by_head, freed_by_pin, shown_by
 
 EXAMPLES = 60
 STEPS = 60
@@ -45,15 +48,18 @@ OBJECTS: list[Object] = [
 
 WRITES = st.lists(
     st.tuples(
-        st.sampled_from(["put", "put", "put", "delete", "kill"]),
+        st.sampled_from(["put", "put", "put", "delete"]),
         st.sampled_from(OBJECTS[:2]) | st.sampled_from(OBJECTS),
     ),
     min_size=1,
     max_size=4,
 )
 
-UNKNOWN = b"?"
-"""The model's value of a killed object: nobody may ask for it."""
+
+def weigh(value: bytes) -> Weight:
+    number = int(value.split()[1])
+    return Weight(number, 2 * number)
+
 
 Records = dict[Object, bytes]
 
@@ -82,6 +88,7 @@ class VersionMachine(RuleBasedStateMachine):
         self.volumes: dict[int, Volume] = {}
         self.jobs: list[tuple[int, int]] = []  # (lineage, pin's epoch or 0 for the head)
         self.live: set[bytes] = set()
+        self.freed = Weight()
         self.next_id = 1
         self.renew()
         self.store.create_lineage(1, family=9)
@@ -92,11 +99,13 @@ class VersionMachine(RuleBasedStateMachine):
     def renew(self) -> None:
         self.outer = Overlay(self.base)
         self.kv = Overlay(self.outer) if self.stacked else self.outer
-        self.store = VersionStore(self.kv, self.on_freed)
+        self.store = VersionStore(self.kv, self.on_freed, weigh)
 
     def on_freed(self, kind: int, obj: bytes, value: bytes) -> None:
         assert value in self.live, "freed what is not there"
         self.live.remove(value)
+        if kind == Kind.SLOT:
+            self.freed = self.freed.plus(weigh(value))
 
     def fresh_id(self) -> int:
         self.next_id += 1
@@ -129,9 +138,6 @@ class VersionMachine(RuleBasedStateMachine):
             self.live.add(value)
             self.store.put(lineage, kind, obj, value)
             volume.head[known] = value
-        elif verb == "kill" and kind == Kind.SLOT:
-            self.store.kill(lineage, kind, obj)
-            volume.head[known] = UNKNOWN
         else:
             self.store.delete(lineage, kind, obj)
             volume.head.pop(known, None)
@@ -229,6 +235,35 @@ class VersionMachine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject, budget: int) -> None:
         self.run_to_end(data.draw(st.sampled_from(self.jobs)), budget)
 
+    @precondition(lambda self: self.snapshots() or len(self.heads()) > 1)
+    @rule(data=st.data())
+    def free_exactly(self, data: st.DataObject) -> None:
+        self.free_one(lambda choices: data.draw(st.sampled_from(choices)))
+
+    def free_one(self, choose: Callable[[list[Any]], Any]) -> None:
+        """What a deletion frees is what was charged to the deleted one alone."""
+        self.finish_all()
+        choices: list[tuple[int, int, Holder] | int] = [*self.snapshots()]
+        if len(self.heads()) > 1:
+            choices += self.heads()
+        chosen = choose(choices)
+        before = self.freed
+        if isinstance(chosen, int):
+            expected = freed_by_head(self.kv, self.store, chosen)
+            self.end_head(chosen)
+        else:
+            lineage, epoch, holder = chosen
+            expected = freed_by_pin(self.kv, self.store, lineage, epoch)
+            self.store.release(lineage, epoch, holder)
+            self.model_release(lineage, epoch, holder)
+        self.finish_all()
+        assert self.freed == before.plus(expected)
+
+    def finish_all(self) -> None:
+        while self.jobs:
+            self.run_to_end(self.jobs[0], 100)
+        self.store.flush()
+
     def run_to_end(self, job: tuple[int, int], budget: int) -> None:
         steps = 0
         while not self.step(job, budget).done:
@@ -261,6 +296,7 @@ class VersionMachine(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         """What a restart is to the store: nothing but the tables lives on."""
+        self.store.flush()
         if self.kv is not self.outer:
             for table, key, value in self.kv.changes():
                 if value is None:
@@ -275,11 +311,14 @@ class VersionMachine(RuleBasedStateMachine):
     @invariant()
     def tables_are_sound(self) -> None:
         assert verify(self.kv) == []
+        self.store.flush()
+        assert list(audit_weights(self.kv, weigh)) == []
         rows = [value for _, value in self.kv.scan("versions", b"", b"\xff") if value]
         assert sorted(rows) == sorted(self.live)
 
     @rule(budget=st.integers(1, 4))
     def look(self, budget: int) -> None:
+        self.store.flush()
         for lineage, volume in self.volumes.items():
             points = dict(volume.pins)
             if volume.head is not None:
@@ -288,22 +327,23 @@ class VersionMachine(RuleBasedStateMachine):
             for epoch, records in points.items():
                 assert set(self.store.holders(lineage, epoch)) == volume.holders.get(epoch, set())
                 self.compare(lineage, epoch, records, budget)
+                at = epoch if epoch in volume.pins else HEAD
+                shown = sum(weigh(value).logical_bytes for (kind, _), value in records.items() if kind == Kind.SLOT)
+                assert shown_by(self.kv, lineage, at) == Weight(shown, 2 * shown)
             self.compare_births(lineage, volume)
 
     def compare(self, lineage: int, epoch: int, records: Records, limit: int) -> None:
         for kind, obj in OBJECTS:
-            if records.get((kind, obj)) != UNKNOWN:
-                assert self.store.get(lineage, epoch, kind, obj) == records.get((kind, obj))
+            assert self.store.get(lineage, epoch, kind, obj) == records.get((kind, obj))
         for kind in (Kind.INODE, Kind.DIRENT, Kind.SLOT):
-            wanted = [(obj, v) for (k, obj), v in sorted(records.items()) if k == kind and v != UNKNOWN]
-            unknown = {obj for (k, obj), v in records.items() if k == kind and v == UNKNOWN}
+            wanted = [(obj, v) for (k, obj), v in sorted(records.items()) if k == kind]
             found: list[tuple[bytes, bytes]] = []
             start = b""
             while page := self.store.scan(lineage, epoch, kind, start, None, limit):
                 assert len(page) <= limit
                 found += page
                 start = page[-1][0] + b"\0"
-            assert [row for row in found if row[0] not in unknown] == wanted
+            assert found == wanted
             paged: list[tuple[bytes, bytes]] = []
             resume: bytes | None = b""
             while resume is not None:
@@ -319,11 +359,7 @@ class VersionMachine(RuleBasedStateMachine):
         for older, newer in pairwise(pins):
             named = {int(ino) for _, ino in self.store.born_between(lineage, older, newer)}
             before, after = volume.pins[older], volume.pins[newer]
-            differ = {
-                int.from_bytes(known[1][:8])
-                for known in OBJECTS
-                if before.get(known) != after.get(known) and UNKNOWN not in (before.get(known), after.get(known))
-            }
+            differ = {int.from_bytes(known[1][:8]) for known in OBJECTS if before.get(known) != after.get(known)}
             written = set().union(*(inos for epoch, inos in volume.born.items() if older < epoch <= newer))
             assert differ <= named <= written
 
@@ -369,7 +405,7 @@ def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
         lineage = dice.choice(heads)
         if roll < 0.5:
             for _ in range(dice.randint(1, 4)):
-                verb = dice.choice(["put", "put", "delete", "kill"])
+                verb = dice.choice(["put", "put", "delete"])
                 machine.write(lineage, verb, dice.choice(OBJECTS))
         elif roll < 0.68:
             machine.pin(lineage, Holder(HolderType.SNAPSHOT, machine.fresh_id()))
@@ -383,7 +419,7 @@ def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
         elif roll < 0.97 and pins and len(machine.volumes) < 4:
             machine.fork_at(*dice.choice(pins), machine.fresh_id())
         elif roll < 0.98 and len(heads) > 1:
-            machine.end_head(lineage)
+            machine.free_one(dice.choice)
         elif roll < 0.99:
             machine.commit()
         if turn % 4 == 0:

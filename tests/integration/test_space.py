@@ -106,3 +106,46 @@ def test_deleted_files_give_their_space_back(pool: RunningPool) -> None:
     # Nodes keep some space allocated ahead, which is neither here nor there: the holes are what counts.
     wait_for(lambda: disk_full - pool.disk_bytes() > 28 * MIB, "the disk space back")
     pool.assert_clean()
+
+
+def test_a_quota_stops_writes_when_it_is_reached_and_deleting_goes_on(pool: RunningPool) -> None:
+    pool.redfs("volume", "create", "narrow", "--protect", "ec:4+2", "--quota", "6M")
+    place = pool.mount("narrow")
+    space = os.statvfs(place)
+    assert space.f_blocks * space.f_frsize == 6 * MIB
+    synced(place / "fits", bytes(5 * MIB))
+    with pytest.raises(OSError, match="No space left"):
+        (place / "too much").write_bytes(random.Random(1).randbytes(2 * MIB))
+    wait_for(lambda: os.statvfs(place).f_bavail * space.f_frsize <= MIB, "the space that is left shown")
+    usage = pool.data("volume", "info", "narrow")["usage"]
+    assert 5 * MIB <= usage["logical_bytes"] <= 6 * MIB
+    (place / "too much").unlink()
+    (place / "fits").unlink()
+    synced(place / "marker", b"x")
+    pool.wait_for_idle()
+    synced(place / "again", bytes(5 * MIB))
+    pool.redfs("volume", "set", "narrow", "--quota", "20M")
+    synced(place / "more", bytes(8 * MIB))
+    pool.umount(place)
+    pool.assert_clean()
+
+
+def test_what_was_counted_as_freed_comes_back(pool: RunningPool) -> None:
+    pool.redfs("volume", "create", "going", "--protect", "ec:4+2")
+    place = pool.mount("going")
+    synced(place / "old", random.Random(2).randbytes(8 * MIB))
+    pool.redfs("snapshot", "create", "going@s")
+    (place / "old").unlink()
+    synced(place / "new", random.Random(3).randbytes(4 * MIB))
+    pool.umount(place)
+    pool.wait_for_idle()
+    before = status(pool)
+    counted = pool.data("volume", "freed", "going@s")
+    assert counted["logical_bytes"] == 8 * MIB
+    assert pool.data("volume", "info", "going@s")["usage"]["logical_alone_bytes"] == 8 * MIB
+    pool.redfs("snapshot", "rm", "going@s", "--yes")
+    pool.wait_for_idle()
+    after = status(pool)
+    for name in ("logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes"):
+        assert getattr(before, name) - getattr(after, name) == counted[name], name
+    pool.assert_clean()

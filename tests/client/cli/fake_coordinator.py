@@ -117,6 +117,11 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         found.state = "deleting"
         return found
 
+    def GetFreed(self, request: pb.FreedRequest, context: grpc.ServicerContext) -> pb.FreedReply:
+        for name in request.names:
+            self._find(name, context)
+        return pb.FreedReply(logical_bytes=3 << 20, unique_bytes=2 << 20, stored_bytes=1 << 20, segment_bytes=6 << 20)
+
     def GetNodes(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.ListNodesReply:
         return pb.ListNodesReply(nodes=self.nodes)
 

@@ -20,7 +20,7 @@ def test_a_volume_is_created_listed_changed_renamed_and_deleted(
         name="photos", protection="mirror:3", color="cyan", description="ours"
     )
     assert redfs("volume", "ls").out.splitlines()[0].split() == [
-        "VOLUME", "PROTECTION", "CREATED", "STATE", "DESCRIPTION",
+        "VOLUME", "SIZE", "ALONE", "PROTECTION", "CREATED", "STATE", "DESCRIPTION",
     ]  # fmt: skip
     assert "photos" in redfs("volume", "ls").out
     assert redfs("volume", "set", "photos", "--minimum-nodes", "2", "--description", "").code == 0
@@ -233,3 +233,24 @@ def test_the_unexpected_is_one_line_and_the_rest_is_in_the_log(
     assert "Traceback" in log_path().read_text()
     with pytest.raises(ZeroDivisionError):
         redfs("status", "--debug")
+
+
+def test_a_quota_is_given_in_units_and_taken_away_with_0(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
+    assert redfs("volume", "create", "photos", "--quota", "1.5G").code == 0
+    assert coordinator.calls[-1] == pb.VolumeCreate(name="photos", quota_bytes=3 << 29)
+    assert redfs("volume", "set", "photos", "--quota", "0").code == 0
+    assert coordinator.calls[-1] == pb.VolumeSet(name="photos", quota_bytes=0)
+    refused = redfs("volume", "set", "photos", "--quota", "much")
+    assert (refused.code, refused.err) == (
+        2, "redfs: 'much' is no size: write a number with K, M, G, T or P, like 500G\n",
+    )  # fmt: skip
+
+
+def test_what_deleting_would_free(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
+    redfs("volume", "create", "photos")
+    out = redfs("volume", "freed", "photos").out
+    assert [line.split("  ")[0] for line in out.splitlines()] == [
+        "FREED", "in files", "after dedupe", "after compression", "on disks",
+    ]  # fmt: skip
+    assert redfs("--json", "volume", "freed", "photos").json()["stored_bytes"] == 1 << 20
+    assert redfs("volume", "freed", "photos", "nothing").code == 3

@@ -70,9 +70,7 @@ class World:
         self.coordinator, self.session, self.vfs = self.mount.coordinator, self.mount.session, self.mount.vfs
         self.kernel = Kernel(self.vfs)
         self.time = Time()
-        self.following = Following(
-            self.session, self.vfs, self.kernel, clock=self.time, sleep=self.time.sleep
-        )
+        self.following = Following(self.session, self.vfs, self.kernel, clock=self.time, sleep=self.time.sleep)
         self.vfs.on_rolled_back = self.following.refused
 
     async def names(self) -> set[str]:
