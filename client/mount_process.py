@@ -35,6 +35,7 @@ from redfs.core.errors import InternalError, RedfsError
 
 if TYPE_CHECKING:
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
 
 log = logging.getLogger("redfs.mount")
@@ -198,6 +199,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.fs.config import FsConfig
     from redfs.client.fs.following import Following
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
     from redfs.client.session import CoordinatorSession, SessionConfig
@@ -216,7 +218,14 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         store = BlockStore(session, attached.volume, nodes, cache, data_config)
         reader = BlockReader(session, nodes, cache, data_config)
         try:
-            vfs = Vfs(session, attached, store, reader, FsConfig(give_up_s=options.give_up_s))
+            config = FsConfig(give_up_s=options.give_up_s)
+            vfs = Vfs(session, attached, store, reader, config)
+            volume = attached.volume
+            folder = (
+                None
+                if vfs.is_snapshot
+                else SnapshotsFolder(session, volume.volume_id, volume.created_ns, store, reader, config)
+            )
             kernel = KernelCache(mountpoint)
             following = Following(session, vfs, kernel)
             session.on_flush = vfs.on_flush
@@ -228,9 +237,11 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             vfs.on_rolled_back = following.refused
             await vfs.start()
             try:
-                lost = await _serve_fuse(options, mountpoint, log_file, vfs, kernel, session, tell)
+                lost = await _serve_fuse(options, mountpoint, log_file, vfs, kernel, folder, session, tell)
             finally:
                 await following.stop()
+                if folder is not None:
+                    await folder.views.close()
         finally:
             await reader.close()
             await store.close()
@@ -247,6 +258,7 @@ async def _serve_fuse(
     log_file: str,
     vfs: Vfs,
     kernel: KernelCache,
+    folder: SnapshotsFolder | None,
     session: Any,
     tell: Callable[[RedfsError | None], None],
 ) -> str | None:
@@ -263,7 +275,7 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        pyfuse3.init(FuseAdapter(vfs, session, kernel), str(mountpoint), fuse_options)
+        pyfuse3.init(FuseAdapter(vfs, session, kernel, folder), str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(
             f"FUSE cannot mount on {mountpoint} ({error}): is /dev/fuse there, and fuse3 installed?"
@@ -272,7 +284,7 @@ async def _serve_fuse(
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
-        ticking = asyncio.create_task(_tick(vfs))
+        ticking = asyncio.create_task(_tick(vfs, folder))
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
@@ -305,10 +317,12 @@ async def _save(vfs: Vfs) -> str | None:
     return None
 
 
-async def _tick(vfs: Vfs) -> None:
+async def _tick(vfs: Vfs, folder: SnapshotsFolder | None) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         vfs.tick()
+        if folder is not None:
+            folder.views.tick()
 
 
 def _end_on_signals(vfs: Vfs) -> list[asyncio.Task[None]]:

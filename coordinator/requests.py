@@ -20,7 +20,7 @@ from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
 from redfs.core.tables import VolumeKind, VolumeRow
 from redfs.core.versions.reader import VersionReader
-from redfs.core.volume_tree import ReadTree, operations_on
+from redfs.core.volume_tree import ReadTree, is_snapshot, operations_on
 from redfs.proto.gen import cluster_pb2 as pb
 
 QUICK_READ_ROWS = 512
@@ -59,7 +59,7 @@ def is_quick(request: pb.SessionRequest) -> bool:
             return len(request.locate_blocks.block_ids) <= QUICK_READ_ROWS
         case "find_blocks":
             return len(request.find_blocks.fingerprints) <= QUICK_READ_ROWS
-        case "segment_blocks":
+        case "segment_blocks" | "list_snapshots":
             return False
         case _:
             return True
@@ -90,6 +90,7 @@ class Requests:
             "commit": self._commit,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
+            "list_snapshots": self._list_snapshots,
             "report_damage": self._report_damage,
             "flush_done": self._flushed,
             "rebase_done": self._rebased,
@@ -204,6 +205,12 @@ class Requests:
 
     def _list_nodes(self, _: int, __: pb.ListNodes) -> Answer:
         return {"list_nodes": node_list(self._coordinator)}
+
+    def _list_snapshots(self, session_id: int, request: pb.ListSnapshots) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id).row
+            rows = [row for row in ReadTree(kv).children(volume.volume_id) if is_snapshot(row)]
+        return {"list_snapshots": pb.ListSnapshotsReply(snapshots=[convert.to_listed(row) for row in rows])}
 
     def _stat_volume(self, session_id: int, request: pb.StatVolume) -> Answer:
         cluster = self._coordinator.cluster

@@ -60,7 +60,9 @@ MAX_ATTACHMENTS = 64
 MAX_CLIENT_NAME_CHARS = 255
 MAX_INODES_PER_GRANT = 1 << 20
 """A client asks for thousands; what it does not use is lost for good, so no one gets billions."""
-MAX_INO = (1 << 63) - 1
+MAX_INO = (1 << 48) - 1
+"""Mounts use the bits above for the snapshots that they show inside (`client/fs/snapshot_views.py`). A family that
+makes a million files each second comes here after nine years."""
 
 
 class Opened(NamedTuple):

@@ -64,6 +64,11 @@ def check_volume_name(name: str) -> None:
         raise InvalidArgument(f"the name {ZERO_NAME!r} belongs to the empty volume: choose another")
 
 
+def is_snapshot(row: VolumeRow) -> bool:
+    """Whether the node is a snapshot that can be used."""
+    return row.kind == VolumeKind.SNAPSHOT and row.state == VolumeState.OK
+
+
 def split_snapshot_name(name: str) -> tuple[str, str]:
     """(volume, snapshot) of VOLUME@SNAPSHOT. Raises InvalidArgument."""
     volume, at, snapshot = name.partition("@")
@@ -124,7 +129,7 @@ class ReadTree:
 
     def has_snapshots(self, volume_id: int) -> bool:
         """Whether a snapshot of this volume is there."""
-        return any(c.kind == VolumeKind.SNAPSHOT and c.state == VolumeState.OK for c in self.children(volume_id))
+        return any(is_snapshot(child) for child in self.children(volume_id))
 
     def has_children(self, volume_id: int) -> bool:
         return self._read.first(CHILDREN, *pair_range(volume_id)) is not None

@@ -85,7 +85,7 @@ class Vfs:
         self.is_snapshot = attached.epoch != 0
         self.read_only = not attached.exclusive
         self.failure: RedfsError | None = None
-        self._session = session
+        self.session = session
         self._clock = clock
         self.now_ns = now_ns
         self._sleep = sleep
@@ -120,7 +120,7 @@ class Vfs:
         self.buffer = WriteBuffer()
         self.write_log = WriteLog(metadata, config, clock)
         self.committer = Committer(
-            self._session,
+            self.session,
             self.volume_id,
             self.lineage,
             self.write_log,
@@ -197,7 +197,7 @@ class Vfs:
         """The space of the volume, at most `statfs_s` old."""
         now_s = self._clock()
         if self._statfs is None or now_s - self._statfs[0] > self.config.statfs_s:
-            reply = await self._session.call(stat_volume=pb.StatVolume(volume_id=self.volume_id))
+            reply = await self.session.call(stat_volume=pb.StatVolume(volume_id=self.volume_id))
             self._statfs = (now_s, Space(reply.total_bytes, reply.free_bytes))
         return self._statfs[1]
 
@@ -411,6 +411,15 @@ class Vfs:
             raise self._not_open(handle)
         return file
 
+    @property
+    def has_open(self) -> bool:
+        """Whether somebody has a file or folder open."""
+        return bool(self._open or self._stale)
+
+    def is_top(self, handle: int) -> bool:
+        """Whether an open folder is the top of the volume."""
+        return self._folders.get(handle) == ROOT_INO
+
     def _not_open(self, handle: int) -> FsError:
         return FsError(ESTALE if handle in self._stale else EBADF)
 
@@ -587,13 +596,13 @@ class Vfs:
             await self.flusher.stop()
         await self.gate.empty()
         await self.committer.ended()
-        metadata = Metadata(self._session, self.volume_id, decode_root(root), self.config)
+        metadata = Metadata(self.session, self.volume_id, decode_root(root), self.config)
         there = await self._open_inodes_in(metadata)
         if not self.read_only:
             await self.space.ask()  # what a quota leaves is another amount now
         ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
         self.lineage = lineage
-        self._begin(metadata, max(self.committer.acknowledged, self._session.last_commit))
+        self._begin(metadata, max(self.committer.acknowledged, self.session.last_commit))
         self._leave_behind(there)
         for handle in self._files.values():
             handle.moved_end = ends.get(handle.ino)
