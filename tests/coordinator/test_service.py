@@ -317,6 +317,24 @@ async def test_a_snapshot_asks_the_mount_to_flush(tmp_path: Path) -> None:
         await stream.close()
 
 
+async def test_a_session_is_told_the_snapshots_of_its_volume(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        for name in ("v@one", "v@two", "v@three"):
+            await w.stub.CreateSnapshot(pb.SnapshotCreate(name=name))
+        await w.stub.CloneVolume(pb.VolumeClone(source="v@one", name="clone"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@one"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@two"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v", read_only=True))).volume.volume_id
+        listed = (await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))).snapshots
+        assert [(s.name, s.kind, s.created_ns > 0) for s in listed] == [("v@three", "snapshot", True)]
+        await stream.call(detach=pb.Detach(volume_id=volume))
+        with pytest.raises(LeaseLapsed):
+            await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))
+        await stream.close()
+
+
 async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
     async with world(tmp_path, nodes=1) as w:
         await w.stub.CreateVolume(pb.VolumeCreate(name="v"))

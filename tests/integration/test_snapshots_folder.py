@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -84,7 +83,8 @@ def test_nothing_changes_in_the_folder_of_snapshots(pool: RunningPool) -> None:
     refused = [
         (errno.EEXIST, os.mkdir, folder), (errno.EEXIST, os.symlink, "x", folder), (errno.EEXIST, os.mknod, folder),
         (errno.EEXIST, os.link, place / "file", folder),
-        (errno.EISDIR, os.unlink, folder), (errno.EPERM, os.rmdir, folder), (errno.EPERM, os.rename, folder, place / "x"),
+        (errno.EISDIR, os.unlink, folder), (errno.EPERM, os.rmdir, folder),
+        (errno.EPERM, os.rename, folder, place / "x"),
         (errno.EROFS, os.mkdir, folder / "x"), (errno.EROFS, os.rmdir, one),
         (errno.EROFS, os.rename, one, folder / "x"), (errno.EXDEV, os.rename, one, place / "x"),
         (errno.EXDEV, os.rename, place / "file", one / "x"), (errno.EXDEV, os.rename, one / "file", place / "x"),
