@@ -186,6 +186,10 @@ class SessionStream:
         self._outgoing.append((order, 0))
         self._wake_writer.set()
 
+    def order_copy(self, order: pb.Copy) -> None:
+        self._outgoing.append((pb.SessionReply(copy=order), 0))
+        self._wake_writer.set()
+
     def finish(self) -> None:
         self._ended.set()
 

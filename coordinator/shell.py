@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
+from redfs.coordinator.copies import Copies, CopyStream
 from redfs.coordinator.state import Answer, StateThread
+from redfs.coordinator.watch import Topic, Watchers
 from redfs.core.errors import InternalError, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
@@ -28,7 +30,7 @@ AWAY_S = 3.0
 log = logging.getLogger(__name__)
 
 
-class OpenStream(Protocol):
+class OpenStream(CopyStream, Protocol):
     """A session's stream."""
 
     def order(self, order: pb.SessionReply) -> None:
@@ -61,6 +63,10 @@ class Shell:
         coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
+        self.watchers = Watchers(coordinator.cluster.up, self._call_on_loop, coordinator.env.clock.monotonic)
+        coordinator.env.hooks.changed = self.watchers.changed
+        coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
+        self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
         self._orders: dict[int, _Order] = {}
         self._next_order = 1
 
@@ -103,6 +109,7 @@ class Shell:
     # -- streams
 
     def _end_stream(self, session_id: int) -> None:
+        self.copies.session_ended(session_id)
         stream = self.sessions.get(session_id)
         if stream is not None:
             stream.finish()
@@ -125,6 +132,7 @@ class Shell:
         for order in list(self._orders.values()):
             if order.session_id == session_id:
                 stream.order(order.message)
+        self.copies.stream_opened(session_id, stream)
 
     def stream_closed(self, session_id: int, stream: OpenStream) -> None:
         if self.sessions.get(session_id) is stream:

@@ -18,7 +18,16 @@ from pathlib import Path
 import click
 
 from redfs import __version__
-from redfs.client.cli import mount_commands, node_commands, pool_commands, volume_commands
+from redfs.client.cli import (
+    console_commands,
+    copy_commands,
+    job_commands,
+    mount_commands,
+    node_commands,
+    pool_commands,
+    schedule_commands,
+    volume_commands,
+)
 from redfs.client.cli.settings import Group, Settings, global_options, settings
 from redfs.client.config import log_path
 from redfs.core.errors import FsError, InternalError, InvalidArgument, RedfsError
@@ -57,11 +66,17 @@ for command in (
     volume_commands.snapshot,
     volume_commands.clone,
     volume_commands.rollback,
+    copy_commands.cp,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,
+    job_commands.list_jobs,
+    job_commands.job,
+    console_commands.console,
 ):
     redfs.add_command(command)
+for verb in schedule_commands.COMMANDS:
+    volume_commands.snapshot.add_command(verb)
 
 
 @redfs.command()

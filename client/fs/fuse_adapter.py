@@ -19,11 +19,13 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
 from redfs.client.fs.config import Session
+from redfs.client.fs.figures import MountFigures
 from redfs.client.fs.kernel_cache import TIMEOUT_S, KernelCache
 from redfs.client.fs.snapshot_views import FIRST_NUMBER
 from redfs.client.fs.vfs import Vfs
@@ -99,9 +101,10 @@ def errno_of(error: RedfsError) -> int:
 def _request(
     method: Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
-    """Waits for the lease and the gate, calls, maps errors. The first argument is a number, of an inode or a handle."""
+    """Waits for the lease and the gate, calls, maps errors, counts. The first argument numbers an inode or a handle."""
 
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        began_ns = perf_counter_ns()
         gate = self.gate
         try:
             if args[0] >= FIRST_NUMBER:  # type: ignore[operator]  # an int, which ParamSpec cannot say
@@ -125,6 +128,10 @@ def _request(
         except Exception:
             log.exception("%s met an error that nobody expected", method.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            figures = self.figures
+            figures.operations += 1
+            figures.busy_ns += perf_counter_ns() - began_ns
 
     return call
 
@@ -145,6 +152,7 @@ class FuseAdapter(pyfuse3.Operations):
         self.kernel = kernel
         self.snapshots = snapshots
         self.session = session
+        self.figures = MountFigures()
         self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
         self._keep_cache = vfs.is_snapshot or not vfs.read_only
         self._waiting = 0
@@ -168,7 +176,10 @@ class FuseAdapter(pyfuse3.Operations):
         """A request for the folder of snapshots or what is in it."""
         if self.snapshots is None:
             raise FsError(errno.ESTALE)
-        return await self.snapshots.answer(request, arguments[0], arguments[1:])
+        answer = await self.snapshots.answer(request, arguments[0], arguments[1:])
+        if request == "read":
+            self.figures.read_bytes += len(answer)
+        return answer
 
     def _keep_out(self, parent: int, name: bytes, error: int) -> None:
         """Raises FsError with `error` for the name of the folder of snapshots, where there is one."""
@@ -335,11 +346,15 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
-        return await self.vfs.read(fh, off, size)
+        data = await self.vfs.read(fh, off, size)
+        self.figures.read_bytes += len(data)
+        return data
 
     @_request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self.vfs.write(fh, off, buf)
+        written = await self.vfs.write(fh, off, buf)
+        self.figures.written_bytes += written
+        return written
 
     @_request
     async def flush(self, fh: int) -> None:

@@ -12,6 +12,7 @@ is reachable from the root or has an ORPHAN record and no links; no slot lies at
 that is not under its range's generation is covered by an ORPHAN record; the attribute flags tell the truth.
 """
 
+from redfs.core.namespace.copies import all_xattrs, make_copy
 from redfs.core.namespace.create import create, mkdir, mknod, readlink, symlink
 from redfs.core.namespace.data import read_slots, record_data
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, getattr, make_root
@@ -43,12 +44,14 @@ __all__ = [
     "Renamed",
     "View",
     "WriteSet",
+    "all_xattrs",
     "create",
     "getattr",
     "getxattr",
     "link",
     "listxattr",
     "lookup",
+    "make_copy",
     "make_root",
     "mkdir",
     "mknod",

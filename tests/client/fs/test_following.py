@@ -102,7 +102,7 @@ async def test_what_was_written_before_the_hold_is_committed_and_nothing_begins_
     w = await started()
     await w.mount.write_file(b"old", b"old")
     await w.vfs.sync()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     handle, entry = await w.vfs.create(w.mount.ctx, 1, b"new", 0o644)
     await w.vfs.write(handle, 0, b"told that it is written")
 
@@ -142,7 +142,7 @@ async def test_nothing_old_is_known_and_open_files_go_on_where_they_are() -> Non
     await w.vfs.write(nameless, 0, b"temporary")
     await w.vfs.unlink(ctx, 1, b"nameless")
     await w.vfs.sync()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
 
     same_handle = await w.vfs.open(ctx, same, 2)
     longer_handle = await w.vfs.open(ctx, longer, 1 | O_APPEND)
@@ -193,7 +193,7 @@ async def test_appending_to_a_file_that_the_roll_back_made_longer() -> None:
     w = await started()
     ino = await w.mount.write_file(b"log", b"0123456789")
     await w.vfs.sync()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     handle = await w.vfs.open(w.mount.ctx, ino, 1 | O_APPEND)
     other = await w.vfs.open(w.mount.ctx, ino, 1)
     await w.vfs.setattr(w.mount.ctx, ino, size=2)
@@ -223,7 +223,7 @@ async def test_a_hold_that_nobody_ends_asks_before_anything_goes_on() -> None:
 async def test_a_mount_whose_rebase_was_lost_finds_out_when_its_hold_is_over() -> None:
     w = await started()
     await w.mount.write_file(b"new", b"new")
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     await w.hold()
     w.coordinator.roll_back(snapshot)
     listing = asyncio.ensure_future(w.names())
@@ -237,7 +237,7 @@ async def test_a_mount_whose_rebase_was_lost_finds_out_when_its_hold_is_over() -
 async def test_a_resumed_stream_shows_that_the_volume_was_rolled_back() -> None:
     w = await started()
     await w.mount.write_file(b"new", b"new")
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     await w.hold()
     await w.following.resumed()
     assert not w.vfs.gate.is_open, "a stream that is back does not end a hold"
@@ -298,7 +298,7 @@ async def test_a_mount_that_is_held_stays_so_when_it_is_asked_again_and_cannot()
 async def test_older_orders_change_nothing() -> None:
     w = await started()
     before = w.coordinator.let_go()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     await w.mount.write_file(b"new", b"new")
     await w.hold()
     await w.rebase(w.coordinator.roll_back(snapshot))
@@ -313,7 +313,7 @@ async def test_a_commit_for_the_old_lineage_is_refused_and_what_it_held_is_named
     w = await started()
     await w.mount.write_file(b"old", b"old")
     await w.vfs.sync()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     await w.mount.write_file(b"lost", b"lost")
     w.coordinator.roll_back(snapshot)  # under a mount that was not held
     handle = await w.vfs.open(w.mount.ctx, (await w.vfs.lookup(1, b"lost")).ino, 2)
@@ -331,7 +331,7 @@ async def test_a_commit_for_the_old_lineage_is_refused_and_what_it_held_is_named
 
 async def test_a_commit_under_way_at_the_roll_back_counts_once() -> None:
     w = await started()
-    snapshot = w.coordinator.freeze()
+    snapshot = w.coordinator.keep()
     w.session.gate = asyncio.Event()
     await w.mount.write_file(b"first", b"first")
     syncing = asyncio.ensure_future(w.vfs.sync())
@@ -355,7 +355,7 @@ async def test_a_read_only_mount_follows_too() -> None:
     writer = await started()
     await writer.mount.write_file(b"old", b"old")
     await writer.vfs.sync()
-    snapshot = writer.coordinator.freeze()
+    snapshot = writer.coordinator.keep()
     await writer.mount.write_file(b"new", b"new")
     await writer.vfs.sync()
     reader = await started(read_only=True, coordinator=writer.coordinator)

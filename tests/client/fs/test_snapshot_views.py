@@ -23,7 +23,7 @@ from redfs.client.fs.snapshot_views import (
 )
 from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import FsError, LeaseLapsed, Unavailable
-from redfs.core.namespace import Context
+from redfs.core.namespace import Context, MemoryView
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.client.fs.fakes import VOLUME_ID, FakeCoordinator, FakeReader, FakeSession, FakeStore, turns
 
@@ -70,6 +70,9 @@ class Session(FakeSession):
         reply = self.coordinator.attached(snapshot=True)
         reply.volume.volume_id, reply.volume.created_ns = self.next_number, made
         return reply
+
+    def _view(self, volume_id: int) -> MemoryView:
+        return self.coordinator.view
 
     def _detach(self, request: pb.Detach) -> pb.DetachReply:
         self.views.remove(request.volume_id)
