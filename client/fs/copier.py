@@ -124,10 +124,13 @@ class Copier:
         view_id: int = attached.volume.volume_id
         config = replace(self._vfs.config, cached_records=SOURCE_RECORDS)
         source = Source(Metadata(self._session, view_id, decode_root(attached.root), config), request.source)
+        lineage = self._vfs.lineage
         try:
             copied = await copy_files(source, self._vfs, request, under_way=self._under_way)
         except FsError as error:
             await self._let_go(view_id)
+            if self._vfs.lineage != lineage:
+                raise Unavailable(f"{request.target!r} was rolled back while it was copied to: copy again") from error
             told = ERRORS.get(error.errno, InternalError)
             raise told(f"copying to {request.target} failed: {error}") from error
         except RedfsError:

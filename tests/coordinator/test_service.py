@@ -43,6 +43,8 @@ class Stream:
         self._reader = asyncio.create_task(self._read())
         self.opened: Any = None
         self.lost = False
+        self.lineage = 0
+        """Of the volume that was attached last."""
 
     async def open(self, session_id: int = 0, token: bytes = b"") -> Any:
         hello = pb.Open(
@@ -86,6 +88,8 @@ class Stream:
         if body == "failure":
             future.set_exception(rpc_errors.error_of(reply.failure))
         else:
+            if body == "attach":
+                self.lineage = reply.attach.lineage
             future.set_result(getattr(reply, body))
 
     async def close(self) -> None:
@@ -203,6 +207,7 @@ async def commit(stream: Stream, volume_id: int, number: int, word: str, slot: i
         commit=pb.Commit(
             volume_id=volume_id,
             number=number,
+            lineage=stream.lineage,
             segments=[segment],
             blocks=[
                 pb.Block(
@@ -313,6 +318,24 @@ async def test_a_snapshot_asks_the_mount_to_flush(tmp_path: Path) -> None:
         )
         assert len(slots.rows) == 1, "what was dirty is in the snapshot"
         await reader.close()
+        await stream.close()
+
+
+async def test_a_session_is_told_the_snapshots_of_its_volume(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        for name in ("v@one", "v@two", "v@three"):
+            await w.stub.CreateSnapshot(pb.SnapshotCreate(name=name))
+        await w.stub.CloneVolume(pb.VolumeClone(source="v@one", name="clone"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@one"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@two"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v", read_only=True))).volume.volume_id
+        listed = (await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))).snapshots
+        assert [(s.name, s.kind, s.created_ns > 0) for s in listed] == [("v@three", "snapshot", True)]
+        await stream.call(detach=pb.Detach(volume_id=volume))
+        with pytest.raises(LeaseLapsed):
+            await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))
         await stream.close()
 
 
