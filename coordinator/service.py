@@ -21,6 +21,7 @@ from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
+from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
@@ -66,7 +67,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._requests = requests.Requests(shell.coordinator, shell.flush_done, shell.copies.done)
+        self._requests = requests.Requests(shell.coordinator, shell.order_done, shell.copies.done)
+        self._rolling_back = RollingBack(shell)
         self._checking = False
         self._differences = Differences(shell)
 
@@ -139,16 +141,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return await _answer(context, self._frozen(source, request.flush_deadline_s, command))
 
     async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
-        took_ms = 0.0
-
-        def command(txn: Txn) -> volumes.RolledBack:
-            nonlocal took_ms
-            started_s = time.perf_counter()
-            done = volumes.roll_back(txn, request.snapshot, request.keep, request.discard)
-            took_ms = (time.perf_counter() - started_s) * 1000
-            return done
-
-        done = await _answer(context, self._shell.run(command))
+        work = self._rolling_back.run(request.snapshot, request.keep, request.discard)
+        done, took_ms = await _answer(context, work)
         kept = None if done.kept is None else self._shown(done.kept)
         return pb.VolumeRollbackReply(volume=self._shown(done.volume), kept=kept, coordinator_ms=took_ms)
 
