@@ -31,10 +31,6 @@ def page(pool: RunningPool) -> Iterator[Page]:
         opened = launched.new_page(viewport={"width": 1280, "height": 800})
         opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on(
-            "console",
-            lambda said: said.type == "error" and "Failed to load" not in said.text and complaints.append(said.text),
-        )
         opened.goto(address)
         yield opened
         launched.close()
