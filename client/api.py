@@ -31,12 +31,16 @@ CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
 FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+ROLL_BACK_S = 60.0
+"""Mounts get 10 s to write what they hold and 15 s to forget it; some may come meanwhile, and are held then as well."""
 COPY_TIMEOUT_S = 24 * 3600.0
 """A copy takes as long as it has files; the bound is for a coordinator that hangs."""
 COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
+DIFF_TIMEOUT_S = 6 * 3600.0
+"""A comparison takes as long as much has changed; the bound is for a coordinator that hangs."""
 SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """gRPC's own ways to say that nobody answered."""
 
@@ -83,8 +87,9 @@ class Pool:
         compression: str = "",
         minimum_nodes: int = 0,
         quota_bytes: int = 0,
+        hash_seed: int = 0,
     ) -> pb.Volume:
-        """A new empty live volume. Empty arguments mean the pool's defaults.
+        """A new empty live volume. Empty arguments mean the pool's defaults. `hash_seed`: of a volume to be received.
 
         InvalidArgument (name or policy), AlreadyExists, TooFewNodes (a policy wider than the pool).
         """
@@ -96,6 +101,7 @@ class Pool:
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
+            hash_seed=hash_seed,
         )
         return self._call("CreateVolume", pb.Volume, request)
 
@@ -129,20 +135,21 @@ class Pool:
         request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
         return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
 
-    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
+    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0, origin: str = "") -> pb.SnapshotCreateReply:
         """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it
-        (0: the coordinator's default); the reply says whether it did."""
-        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s)
+        (0: the coordinator's default); the reply says whether it did. `origin`: the stream id of what was received."""
+        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s, origin=origin)
         return self._call(
             "CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S
         )
 
     def roll_back(self, snapshot: str, *, keep: str = "", discard: bool = False) -> pb.VolumeRollbackReply:
         """Makes a volume what its snapshot VOLUME@SNAPSHOT is, at once. What it held is kept as the snapshot
-        VOLUME@`keep` (empty: named by the time) unless `discard`. Busy while the volume is mounted; NotFound,
-        AlreadyExists."""
+        VOLUME@`keep` (empty: named by the time) unless `discard`. Mounts of the volume go on with what the snapshot
+        holds. NotFound, AlreadyExists; Unavailable where a mount does not write what it holds in time: nothing
+        changed then."""
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
-        return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
+        return self._call("RollBackVolume", pb.VolumeRollbackReply, request, extra_s=ROLL_BACK_S)
 
     def set_schedule(self, volume: str, *, every_s: int, keep: int, label: str = "") -> pb.Schedule:
         """Snapshots of a volume by themselves: one every `every_s` seconds, of which the newest `keep` stay. The label
@@ -229,6 +236,18 @@ class Pool:
         nothing. NotFound, NotAllowed (the zero volume)."""
         return self._call("GetFreed", pb.FreedReply, pb.FreedRequest(names=names), extra_s=COUNT_TIMEOUT_S)
 
+    def diff(self, before: str, after: str) -> Iterator[pb.DiffEntry]:
+        """What changed from one node of the tree to another, as it is found (`sorted_entries.by_path` sorts it).
+
+        Mounts are asked to flush first. NotFound; InvalidArgument for nodes without a common ancestor.
+        """
+        request = pb.DiffRequest(before=before, after=after)
+        try:
+            for page in self._stub.DiffVolumes(request, timeout=DIFF_TIMEOUT_S):
+                yield from page.entries
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+
     # ------------------------------------------------------------ the pool
 
     def nodes(self) -> list[pb.Node]:
@@ -275,6 +294,7 @@ class Pool:
             raise self._rebuilt(error) from None
         finally:
             call.cancel()
+        raise Unavailable(f"the coordinator at {self.address} told the last of what changes: is it stopping?")
 
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""

@@ -15,6 +15,7 @@ from redfs.coordinator.status import Status
 from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
 from redfs.coordinator.watch import Topic
+from redfs.core import diff
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
 from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
@@ -66,6 +67,18 @@ def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iter
         schedule_id=row.schedule_id,
         origin=row.origin,
         allowed=allowed,
+    )
+
+
+def to_listed(row: VolumeRow) -> pb.Volume:
+    """What a mount needs to know of a snapshot: some thousands of them are one answer."""
+    return pb.Volume(
+        volume_id=row.volume_id,
+        kind=KIND_NAMES[row.kind],
+        name=row.name,
+        parent_id=row.parent_id,
+        state=STATE_NAMES[row.state],
+        created_ns=row.created_ns,
     )
 
 
@@ -122,6 +135,7 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
             for b in sent.blocks
         ],
         [Record(r.kind, r.obj, r.value) for r in sent.rows],
+        sent.lineage,
     )
 
 
@@ -202,6 +216,10 @@ def to_schedule(schedule: Schedule) -> pb.Schedule:
 
 def to_job(job: ShownJob) -> pb.Job:
     return pb.Job(**job._asdict())
+
+
+def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
+    return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:
