@@ -39,6 +39,8 @@ COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
 """A check walks all metadata; the bound is for a coordinator that hangs."""
+DIFF_TIMEOUT_S = 6 * 3600.0
+"""A comparison takes as long as much has changed; the bound is for a coordinator that hangs."""
 SILENCE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """gRPC's own ways to say that nobody answered."""
 
@@ -85,8 +87,9 @@ class Pool:
         compression: str = "",
         minimum_nodes: int = 0,
         quota_bytes: int = 0,
+        hash_seed: int = 0,
     ) -> pb.Volume:
-        """A new empty live volume. Empty arguments mean the pool's defaults.
+        """A new empty live volume. Empty arguments mean the pool's defaults. `hash_seed`: of a volume to be received.
 
         InvalidArgument (name or policy), AlreadyExists, TooFewNodes (a policy wider than the pool).
         """
@@ -98,6 +101,7 @@ class Pool:
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
+            hash_seed=hash_seed,
         )
         return self._call("CreateVolume", pb.Volume, request)
 
@@ -131,10 +135,10 @@ class Pool:
         request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
         return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
 
-    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0) -> pb.SnapshotCreateReply:
+    def create_snapshot(self, name: str, *, flush_deadline_s: float = 0.0, origin: str = "") -> pb.SnapshotCreateReply:
         """Freezes VOLUME@SNAPSHOT. A mount of the volume is asked to flush first and given `flush_deadline_s` for it
-        (0: the coordinator's default); the reply says whether it did."""
-        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s)
+        (0: the coordinator's default); the reply says whether it did. `origin`: the stream id of what was received."""
+        request = pb.SnapshotCreate(name=name, flush_deadline_s=flush_deadline_s, origin=origin)
         return self._call(
             "CreateSnapshot", pb.SnapshotCreateReply, request, extra_s=flush_deadline_s or FLUSH_DEADLINE_S
         )
@@ -232,6 +236,18 @@ class Pool:
         nothing. NotFound, NotAllowed (the zero volume)."""
         return self._call("GetFreed", pb.FreedReply, pb.FreedRequest(names=names), extra_s=COUNT_TIMEOUT_S)
 
+    def diff(self, before: str, after: str) -> Iterator[pb.DiffEntry]:
+        """What changed from one node of the tree to another, as it is found (`sorted_entries.by_path` sorts it).
+
+        Mounts are asked to flush first. NotFound; InvalidArgument for nodes without a common ancestor.
+        """
+        request = pb.DiffRequest(before=before, after=after)
+        try:
+            for page in self._stub.DiffVolumes(request, timeout=DIFF_TIMEOUT_S):
+                yield from page.entries
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+
     # ------------------------------------------------------------ the pool
 
     def nodes(self) -> list[pb.Node]:
@@ -278,6 +294,7 @@ class Pool:
             raise self._rebuilt(error) from None
         finally:
             call.cancel()
+        raise Unavailable(f"the coordinator at {self.address} told the last of what changes: is it stopping?")
 
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -42,25 +42,52 @@ BREAK_OFF_S = 45.0
 """For taking away what was copied when the user breaks off, and for giving the volume back."""
 
 
+Ask = Callable[[pb.CopyFiles], pb.CopyFilesReply]
+CopyHere = Callable[[str, pb.CopyFiles], Awaitable[pb.CopyFilesReply | None]]
+AskAsync = Callable[[pb.CopyFiles], Awaitable[pb.CopyFilesReply]]
+
+
 def copy(
-    address: str,
-    ask: Callable[[pb.CopyFiles], pb.CopyFilesReply],
-    request: pb.CopyFiles,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
+    address: str, ask: Ask, request: pb.CopyFiles, *, sleep: Callable[[float], None] = time.sleep
 ) -> pb.CopyFilesReply:
     """Carries out a request. `ask` is the CopyBetween call of the coordinator at `address`. Blocks."""
-    pause_s = PAUSE_FIRST_S
-    for _ in range(ROUNDS):
+    for pause_s in _pauses():
         reply = ask(request)
-        if not reply.unattended:
-            return reply
-        made = _run(copy_here(address, request))
+        made = _run(copy_here(address, request)) if reply.unattended else reply
         if made is not None:
             return made
         sleep(pause_s)
+    raise _changes_hands(request)
+
+
+async def copy_async(
+    address: str,
+    ask: AskAsync,
+    request: pb.CopyFiles,
+    *,
+    here: CopyHere | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> pb.CopyFilesReply:
+    """The same for a program with an event loop; that loop copies. `here`: what `copy_here` does."""
+    copy_it_here = here or copy_here
+    for pause_s in _pauses():
+        reply = await ask(request)
+        made = await copy_it_here(address, request) if reply.unattended else reply
+        if made is not None:
+            return made
+        await sleep(pause_s)
+    raise _changes_hands(request)
+
+
+def _pauses() -> Iterator[float]:
+    pause_s = PAUSE_FIRST_S
+    for _ in range(ROUNDS):
+        yield pause_s
         pause_s = min(2 * pause_s, PAUSE_MAX_S)
-    raise Busy(f"'{request.target}' is being mounted and unmounted all the time: copy when that is over")
+
+
+def _changes_hands(request: pb.CopyFiles) -> Busy:
+    return Busy(f"'{request.target}' is being mounted and unmounted all the time: copy when that is over")
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -33,6 +33,7 @@ from redfs.core.records import (
     generation_of,
     object_ino,
     orphan_key,
+    split_dirent_object,
     split_slot_object,
 )
 from redfs.core.tables import (
@@ -316,6 +317,7 @@ def check_volume(kv: ReadKv, volume: VolumeReader, pause: Pause) -> Iterator[str
     folders: Counter[int] = Counter()
     entries: Counter[int] = Counter()
     parents: dict[int, int] = {}
+    led_to: set[int] = set()
     for obj, value in _records(volume, Kind.DIRENT, pause):
         parent = object_ino(obj)
         for entry in decode_bucket(value):
@@ -324,7 +326,10 @@ def check_volume(kv: ReadKv, volume: VolumeReader, pause: Pause) -> Iterator[str
             child = inodes.get(entry.ino)
             if child is None:
                 yield f"{name}: {entry.name!r} in folder {parent} names inode {entry.ino}, which has no record"
-            elif stat.S_ISDIR(child.mode):
+                continue
+            if (child.parent, child.name_hash) == split_dirent_object(obj):
+                led_to.add(entry.ino)
+            if stat.S_ISDIR(child.mode):
                 folders[parent] += 1
                 parents[entry.ino] = parent
     for ino, inode in inodes.items():
@@ -332,6 +337,9 @@ def check_volume(kv: ReadKv, volume: VolumeReader, pause: Pause) -> Iterator[str
             yield from _check_folder(name, ino, inode, entries, folders, parents, links)
         elif inode.nlink != links[ino]:
             yield f"{name}: inode {ino} has {inode.nlink} links and {links[ino]} names"
+        # A file of several names may have lost the one that its record led to: then it leads nowhere.
+        if links[ino] and ino not in led_to and (inode.parent or stat.S_ISDIR(inode.mode)):
+            yield f"{name}: the record of inode {ino} does not lead to its name"
         if inode.nlink == 0 and volume.get(*orphan_key(ino, 0)) is None:
             yield f"{name}: inode {ino} has no name and is not marked for removal"
     for parent in entries.keys() - inodes.keys():

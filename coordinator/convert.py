@@ -15,6 +15,7 @@ from redfs.coordinator.status import Status
 from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
 from redfs.coordinator.watch import Topic
+from redfs.core import diff
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
 from redfs.core.tables import BlockRow, SegmentRow, VolumeKind, VolumeRow, VolumeState
@@ -215,6 +216,10 @@ def to_schedule(schedule: Schedule) -> pb.Schedule:
 
 def to_job(job: ShownJob) -> pb.Job:
     return pb.Job(**job._asdict())
+
+
+def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
+    return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

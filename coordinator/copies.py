@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from redfs.coordinator.environment import Randomness
 from redfs.coordinator.leases import Leases
@@ -37,12 +38,28 @@ class CopyStream(Protocol):
     def order_copy(self, order: pb.Copy) -> None: ...
 
 
-class _Waiting(NamedTuple):
-    """A copy that a session was asked for."""
+@dataclass
+class _Waiting:
+    """A copy that a session is asked for."""
 
     session_id: int
     order: pb.Copy
     answer: asyncio.Future[pb.CopyFilesReply]
+    sent: bool = False
+    """It may have reached the session."""
+
+    def send(self, stream: CopyStream) -> None:
+        self.sent = True
+        stream.order_copy(self.order)
+
+    def end(self, why: str) -> None:
+        """No answer will come. Where the session cannot have begun, nobody has the volume now."""
+        if self.answer.done():
+            return
+        if self.sent:
+            self.answer.set_exception(Unavailable(f"the mount of {self.order.request.target!r} {why}"))
+        else:
+            self.answer.set_result(pb.CopyFilesReply(unattended=True))
 
 
 def require_target(row: VolumeRow, name: str) -> None:
@@ -62,7 +79,8 @@ class Copies:
         self._waiting: dict[int, _Waiting] = {}
 
     async def carry_out(self, session_id: int, volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
-        """Has the session that holds the volume copy into it; its answer. `unattended` where it is about to end."""
+        """Has the session that holds the volume copy into it; its answer. `unattended` where it ends without having
+        begun."""
         if sum(1 for waiting in self._waiting.values() if waiting.session_id == session_id) >= MAX_COPIES_PER_SESSION:
             raise Busy(
                 f"{MAX_COPIES_PER_SESSION} copies into {request.target!r} are under way: wait for the end of one"
@@ -70,18 +88,15 @@ class Copies:
         copy_id = int.from_bytes(self._randomness.token_bytes(COPY_ID_BYTES), "big")
         order = pb.Copy(copy_id=copy_id, volume_id=volume_id, request=request)
         answer: asyncio.Future[pb.CopyFilesReply] = asyncio.get_running_loop().create_future()
-        self._waiting[copy_id] = _Waiting(session_id, order, answer)
+        waiting = self._waiting[copy_id] = _Waiting(session_id, order, answer)
         try:
             stream = self._stream_of(session_id)
             if stream is not None:
-                stream.order_copy(order)
+                waiting.send(stream)
             while not answer.done():
                 await asyncio.wait([answer], timeout=LOOK_S)
-                if not answer.done() and not self._leases.valid(session_id):
-                    raise Unavailable(
-                        f"the mount of {request.target!r} fell silent while it copied: look what is there when it is "
-                        "back, or copy again when its lease is over"
-                    )
+                if not self._leases.valid(session_id):
+                    waiting.end("fell silent while it copied: look what is there, and copy again where it is not whole")
             return answer.result()
         finally:
             del self._waiting[copy_id]
@@ -90,7 +105,7 @@ class Copies:
         """A session has a new stream: it is told again what it may not have heard."""
         for waiting in self._waiting.values():
             if waiting.session_id == session_id:
-                stream.order_copy(waiting.order)
+                waiting.send(stream)
 
     def done(self, session_id: int, message: pb.CopyDone) -> None:
         """A session's answer; one that nobody waits for changes nothing."""
@@ -105,6 +120,5 @@ class Copies:
     def session_ended(self, session_id: int) -> None:
         """A session has ended: it answers nothing any more."""
         for waiting in self._waiting.values():
-            if waiting.session_id == session_id and not waiting.answer.done():
-                name = waiting.order.request.target
-                waiting.answer.set_exception(Unavailable(f"the mount of {name!r} ended while it copied: copy again"))
+            if waiting.session_id == session_id:
+                waiting.end("ended while it copied: copy again")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from redfs.coordinator.segments import MAX_FINGERPRINTS, domain_of, find_block
 from redfs.coordinator.sessions import view_of
 from redfs.core.errors import InvalidArgument, LeaseLapsed
-from redfs.core.ids import MAX_BLOCKS_PER_SEGMENT, block_id
+from redfs.core.ids import MAX_BLOCKS_PER_SEGMENT, Epoch, Lineage, block_id
 from redfs.core.kv import ReadKv
 from redfs.core.records import (
     OBJECT_BYTES,
@@ -35,7 +35,9 @@ from redfs.core.tables import (
     pair_key,
     u64_key,
 )
+from redfs.core.versions import Pin
 from redfs.core.versions.ancestry import Ancestry
+from redfs.core.versions.changes import ChangedObjects, candidates, sees, windows_between
 from redfs.core.versions.reader import VersionReader, check_object
 from redfs.core.volume_tree import ReadTree
 
@@ -51,6 +53,12 @@ MAX_BLOCKS = 65_536
 """Blocks located at once."""
 MAX_ANSWER_BYTES = 8 << 20
 """Records in one page end at this size: a quarter of a message, extended attributes are large."""
+
+CHANGES_PAGE = 256
+"""Records compared before the bounds of a page are looked at."""
+CHANGES_LOOKED_AT = 16_384
+"""Records compared for one page of changes, whether they differ or not: about a quarter of a second."""
+CHANGED_KINDS = (Kind.INODE, Kind.DIRENT, Kind.SLOT, Kind.XATTR)
 
 Row = tuple[int, bytes, bytes]
 """(kind, object, value)."""
@@ -136,6 +144,51 @@ def scan_rows(volume: VolumeReader, kind: int, start: bytes, end: bytes, limit: 
             return rows, False
         rows.append((kind, obj, value))
     return rows, len(found) < limit
+
+
+def changed_rows(
+    kv: ReadKv, since: VolumeReader, volume: VolumeReader, cursor: bytes, limit: int
+) -> tuple[list[Row], bytes | None]:
+    """Records that differ from `since`, of all kinds but orphans, and where to go on (None: nowhere).
+
+    By inode, then by kind; a record that is gone has an empty value. A page may be empty and not the last. `since` must
+    be an ancestor: what it shows and `volume` does not was deleted. Raises InvalidArgument.
+    """
+    points = [Pin(Lineage(side.row.lineage), Epoch(side.epoch)) for side in (since, volume)]
+    windows = windows_between(volume.versions, *points)
+    if not sees(volume.versions, points[1], points[0]):
+        raise InvalidArgument(f"{since.row.name!r} is no ancestor of {volume.row.name!r}: send all of it")
+    limit = max(1, min(limit or MAX_SCAN, MAX_SCAN))
+    at, kind_at, start = _split_cursor(cursor)
+    page, complete = candidates(kv, windows, at - 1, limit)
+    rows: list[Row] = []
+    size = looked_at = 0
+    for candidate in page:
+        walk = ChangedObjects(candidate)
+        for kind in CHANGED_KINDS:
+            if candidate.ino == at and kind < kind_at:
+                # Its early end counts what was met, so those before are walked past again: at most a page each time.
+                walk = ChangedObjects(candidate._replace(births=1 << 62))
+                continue
+            following: bytes | None = start if candidate.ino == at and kind == kind_at else b""
+            while following is not None:
+                if len(rows) >= limit or size > MAX_ANSWER_BYTES or looked_at > CHANGES_LOOKED_AT:
+                    return rows, inode_key(candidate.ino).obj + bytes([kind]) + following
+                objects, following = walk.page(kv, kind, CHANGES_PAGE, following)
+                looked_at += 1 + len(objects)
+                for obj in objects:
+                    old, new = since.get(kind, obj), volume.get(kind, obj)
+                    if old != new:
+                        rows.append((kind, obj, new or b""))
+                        size += len(obj) + len(new or b"")
+    return rows, None if complete else inode_key(page[-1].ino + 1).obj
+
+
+def _split_cursor(cursor: bytes) -> tuple[int, int, bytes]:
+    """(inode, kind, object) to go on at."""
+    if len(cursor) not in (0, 8) and len(cursor) < 9:
+        raise InvalidArgument("changes are read on from where the page before ended")
+    return int.from_bytes(cursor[:8]), cursor[8] if len(cursor) > 8 else 0, cursor[9:]
 
 
 def read_slots(

@@ -53,7 +53,7 @@ def is_quick(request: pb.SessionRequest) -> bool:
         case "read_folder":
             return 0 < request.read_folder.limit <= QUICK_READ_ROWS // 2
         case "scan_rows":
-            return 0 < request.scan_rows.limit <= QUICK_READ_ROWS
+            return 0 < request.scan_rows.limit <= QUICK_READ_ROWS and not request.scan_rows.since
         case "read_slots":
             return bool(request.read_slots.count <= QUICK_READ_ROWS // 4)
         case "locate_blocks":
@@ -182,10 +182,21 @@ class Requests:
         return {"read_folder": pb.ReadFolderReply(rows=convert.to_rows(rows), last=last, complete=complete)}
 
     def _scan_rows(self, session_id: int, request: pb.ScanRows) -> Answer:
+        if request.since:
+            return self._scan_changes(session_id, request)
         with self._coordinator.read() as kv:
             volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, complete = reads.scan_rows(volume, request.kind, request.start, request.end, request.limit)
         return {"scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=complete)}
+
+    def _scan_changes(self, session_id: int, request: pb.ScanRows) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            since = reads.volume_reader(kv, session_id, request.since)
+            rows, following = reads.changed_rows(kv, since, volume, request.start, request.limit)
+        return {
+            "scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=following is None, next=following or b"")
+        }
 
     def _read_slots(self, session_id: int, request: pb.ReadSlots) -> Answer:
         with self._coordinator.read() as kv:
@@ -282,7 +293,7 @@ class Requests:
 
     def _grant_inodes(self, session_id: int, request: pb.GrantInodes) -> Later:
         return Later(
-            lambda txn: sessions.grant_inodes(txn, session_id, request.volume_id, request.count),
+            lambda txn: sessions.grant_inodes(txn, session_id, request.volume_id, request.count, request.above),
             lambda granted: {"grant_inodes": pb.GrantInodesReply(first=granted[0], count=granted[1])},
         )
 

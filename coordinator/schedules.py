@@ -209,13 +209,9 @@ def _unchanged(txn: Txn, planned: Schedule) -> Schedule | None:
 
 def _prune(txn: Txn, schedule: Schedule) -> bool:
     """Deletes the oldest of the schedule's snapshots beyond `keep`, mounted ones apart. True where more are left."""
-    mine = [
-        row
-        for row in txn.tree.children(schedule.volume_id)
-        if row.schedule_id == schedule.row.schedule_id
-        and row.kind == VolumeKind.SNAPSHOT
-        and row.state == VolumeState.OK
-    ]
+    snapshots = txn.tree.snapshots(txn.tree.require(schedule.volume_id))
+    mine = [row for row in snapshots if row.schedule_id == schedule.row.schedule_id]
+    mine.sort(key=lambda row: row.volume_id)
     deleted = 0
     for row in mine[: -schedule.row.keep]:
         if deleted >= MAX_PRUNED:

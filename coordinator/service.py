@@ -7,6 +7,7 @@ bug, logged with its trace and told as InternalError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -18,6 +19,7 @@ import grpc.aio
 from redfs.coordinator import check, convert, jobs, requests, schedules, usage, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
+from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
@@ -43,6 +45,8 @@ CHECK_STALL_S = 60.0
 """A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
 WATCH_STALL_S = 60.0
 """A watcher that takes nothing for this long is ended: it keeps its place from others."""
+DIFF_STALL_S = 600.0
+"""A comparison whose caller takes nothing for this long is ended: it keeps old versions from being freed."""
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         self._requests = requests.Requests(shell.coordinator, shell.order_done, shell.copies.done)
         self._rolling_back = RollingBack(shell)
         self._checking = False
+        self._differences = Differences(shell)
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
         await SessionStream(context, self._shell, self._requests).run()
@@ -91,6 +96,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                 request.compression,
                 request.minimum_nodes,
                 request.quota_bytes,
+                request.hash_seed,
             ),
         )
 
@@ -128,8 +134,11 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     async def CreateSnapshot(self, request: pb.SnapshotCreate, context: Any) -> pb.SnapshotCreateReply:  # noqa: N802
         source = request.name.partition("@")[0]
-        work = self._frozen(source, request.flush_deadline_s, lambda txn: volumes.create_snapshot(txn, request.name))
-        return await _answer(context, work)
+
+        def command(txn: Txn) -> VolumeRow:
+            return volumes.create_snapshot(txn, request.name, request.origin)
+
+        return await _answer(context, self._frozen(source, request.flush_deadline_s, command))
 
     async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
         work = self._rolling_back.run(request.snapshot, request.keep, request.discard)
@@ -202,6 +211,19 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             return pb.CopyFilesReply(unattended=True)
         return await self._shell.copies.carry_out(holder, target.volume_id, request)
 
+    async def DiffVolumes(self, request: pb.DiffRequest, context: Any) -> None:  # noqa: N802
+        try:
+            for name in (request.before, request.after):
+                await self._flush_holder(name, self._coordinator.config.flush_deadline_s)
+            async with contextlib.aclosing(self._differences.pages(request.before, request.after)) as pages:
+                async for page in pages:
+                    async with asyncio.timeout(DIFF_STALL_S):
+                        await context.write(convert.to_diff_page(page))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took the differences: compare again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
+
     # -- the pool
 
     async def GetNodes(self, _: pb.Empty, context: Any) -> pb.ListNodesReply:  # noqa: N802
@@ -217,7 +239,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
         try:
             watcher = self._shell.watchers.join()
-        except Busy as error:
+        except RedfsError as error:
             await rpc_errors.abort(context, error)
         try:
             while True:
@@ -227,6 +249,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                     await context.write(convert.to_changed(topics, figures))
         except TimeoutError:
             await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
         finally:
             self._shell.watchers.leave(watcher)
 

@@ -52,6 +52,7 @@ from redfs.core.tables import (
 )
 from redfs.core.versions.layout import Holder, HolderType
 from redfs.core.versions.weights import HEAD, shown_by
+from redfs.core.volume_tree import require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -114,9 +115,10 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
-    that lapsed is ended. Snapshots and the zero volume can only be read.
+    that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
     """
     row = txn.tree.named(name)
+    require_changeable(row, "mounted")
     _require_room(txn, session_id, row.volume_id)
     if not read_only:
         if row.kind != VolumeKind.LIVE:
@@ -245,8 +247,8 @@ def end_forgotten(txn: Txn) -> int:
     return len(forgotten)
 
 
-def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple[int, int]:
-    """(first, count) of inode numbers that nobody in the volume's family ever had."""
+def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int, above: int = 0) -> tuple[int, int]:
+    """(first, count) of inode numbers that nobody in the volume's family ever had, all greater than `above`."""
     if not 1 <= count <= MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers are granted 1 to {MAX_INODES_PER_GRANT} at a time")
     volume = require_delegation(txn, session_id, volume_id)
@@ -254,7 +256,9 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int) -> tuple
     raw = txn.kv.get(FAMILIES, key)
     if raw is None:
         raise NotFound(f"the family of volume {volume_id} has no inode counter: run `redfs check`")
-    first = decode_u64(raw)
+    if above >= MAX_INO - MAX_INODES_PER_GRANT:
+        raise InvalidArgument(f"inode numbers above {above} do not leave room for new ones")
+    first = max(decode_u64(raw), above + 1)
     count = min(count, MAX_INO - first)
     txn.kv.put(FAMILIES, key, encode_u64(first + count))
     return first, count

@@ -74,6 +74,8 @@ COMPRESSIONS = {"none": Compression.NONE, "zstd": Compression.ZSTD}
 COMPRESSION_NAMES = {int(value): name for name, value in COMPRESSIONS.items()}
 MAX_MINIMUM_NODES = 24
 """The widest policy's shards: a higher minimum could never be reached."""
+MAX_ORIGIN_CHARS = 120
+"""A pool's id and two numbers, with room to spare."""
 MAX_QUOTA_BYTES = 1 << 62
 """More than any pool holds."""
 
@@ -97,9 +99,9 @@ def bootstrap(txn: Txn, pool_id: str) -> None:
     txn.tree.add(zero)
 
 
-def _put_root(txn: Txn, lineage: int) -> None:
+def _put_root(txn: Txn, lineage: int, hash_seed: int = 0) -> None:
     """The root record and the root folder of an empty volume whose family is its own lineage."""
-    seed = int.from_bytes(txn.env.randomness.token_bytes(8), "big")
+    seed = hash_seed or int.from_bytes(txn.env.randomness.token_bytes(8), "big")
     txn.put_record(lineage, *ROOT_KEY, encode_root(VolumeRoot(seed, lineage)))
     now = txn.now_ns
     root = Inode(stat.S_IFDIR | 0o755, 0, 0, 2, 0, now, now, now, now, parent=ROOT_INO)
@@ -116,14 +118,18 @@ def create_volume(
     compression: str = "",
     minimum_nodes: int = 0,
     quota_bytes: int = 0,
+    hash_seed: int = 0,
 ) -> VolumeRow:
-    """A new empty volume: a clone of the zero volume. Raises TooFewNodes, AlreadyExists, InvalidArgument."""
+    """A new empty volume: a clone of the zero volume. Raises TooFewNodes, AlreadyExists, InvalidArgument.
+
+    `hash_seed` is that of a volume whose records it is to receive; 0: a new one.
+    """
     check_volume_name(name)
     check_texts(description, color)
     policy = choose_policy(txn, protection)
     zero = txn.tree.require(ZERO_VOLUME)
     row = _fork(txn, zero, zero.epoch, name)
-    _put_root(txn, row.lineage)
+    _put_root(txn, row.lineage, hash_seed)
     row = row._replace(
         policy=policy,
         description=description,
@@ -233,16 +239,18 @@ def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
     )
 
 
-def create_snapshot(txn: Txn, name: str) -> VolumeRow:
-    """Freezes a live volume as it is committed now."""
+def create_snapshot(txn: Txn, name: str, origin: str = "") -> VolumeRow:
+    """Freezes a live volume as it is committed now. `origin`: the stream id of what it was received from."""
+    if len(origin) > MAX_ORIGIN_CHARS or not origin.isascii() or (origin and not origin.isprintable()):
+        raise InvalidArgument(f"a snapshot's origin has at most {MAX_ORIGIN_CHARS} printable characters")
     volume_name, _ = split_snapshot_name(name)
     volume = txn.tree.named(volume_name)
     require_changeable(volume, "snapshotted")
     txn.tree.require_free(name)
-    return _freeze(txn, volume, name)
+    return _freeze(txn, volume, name, origin)
 
 
-def _freeze(txn: Txn, volume: VolumeRow, name: str) -> VolumeRow:
+def _freeze(txn: Txn, volume: VolumeRow, name: str, origin: str = "") -> VolumeRow:
     """Pins the volume's head under a name that is free."""
     snapshots = txn.tree.count_snapshots(volume.volume_id)
     if snapshots >= MAX_SNAPSHOTS_PER_VOLUME:
@@ -256,6 +264,7 @@ def _freeze(txn: Txn, volume: VolumeRow, name: str) -> VolumeRow:
         epoch=epoch,
         created_ns=txn.now_ns,
         name=name,
+        origin=origin,
     )
     txn.tree.add(row)
     return row

@@ -154,7 +154,10 @@ class Inode(NamedTuple):
     rdev: int = 0
     flags: int = 0
     parent: int = 0
-    """Folders: the inode of the folder above (the root is its own). Files: 0."""
+    """The folder above (the root is its own): where `name_hash` leads to this inode's name. Of a file with several
+    names to one of them; 0 where that one was removed and the others are not known from here."""
+    name_hash: int = 0
+    """Of the name in `parent`; the root's is 0."""
     next_generation: int = 2
     """The data generation that the next truncation uses; never goes back."""
     generations: tuple[GenerationRange, ...] = (GenerationRange(0, 1),)
@@ -219,7 +222,7 @@ class Orphan(NamedTuple):
 
 Record = Inode | DirBucket | XattrBucket | Slot | VolumeRoot | Orphan
 
-_INODE_HEAD = struct.Struct(">BIIIIQqqqqQIQIBH")
+_INODE_HEAD = struct.Struct(">BIIIIQqqqqQIQQIBH")
 _GENERATION = struct.Struct(">QI")
 _ENTRY_HEAD = struct.Struct(">QBBB")
 _XATTR_HEAD = struct.Struct(">BI")
@@ -243,7 +246,7 @@ def _damaged(what: str) -> Corrupt:
 def encode_inode(i: Inode) -> bytes:
     head = _INODE_HEAD.pack(
         RECORD_VERSION, i.mode, i.uid, i.gid, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, i.btime_ns,
-        i.rdev, i.flags, i.parent, i.next_generation, len(i.generations), len(i.symlink),
+        i.rdev, i.flags, i.parent, i.name_hash, i.next_generation, len(i.generations), len(i.symlink),
     )  # fmt: skip
     return head + b"".join(_GENERATION.pack(*g) for g in i.generations) + i.symlink
 
@@ -254,11 +257,11 @@ def decode_inode(data: bytes) -> Inode:
         raise _damaged("inode")
     f: tuple[Any, ...] = _INODE_HEAD.unpack_from(data)
     at = _INODE_HEAD.size
-    count, symlink_bytes = f[14], f[15]
+    count, symlink_bytes = f[15], f[16]
     if len(data) != at + 12 * count + symlink_bytes:
         raise _damaged("inode")
     generations = tuple([GenerationRange(*_GENERATION.unpack_from(data, at + 12 * n)) for n in range(count)])
-    return _new(Inode, (*f[1:14], generations, data[at + 12 * count :]))
+    return _new(Inode, (*f[1:15], generations, data[at + 12 * count :]))
 
 
 def encode_bucket(bucket: DirBucket) -> bytes:

@@ -39,7 +39,7 @@ def cp(source: str, target: str, replace: bool) -> None:
     (source_node, source_path), (target_node, target_path) = split_place(source), split_place(target)
     with chosen.connect() as pool:
         reply = pool.copy(source_node, source_path, target_node, target_path, replace=replace)
-    data = {"files": reply.files, "bytes": reply.bytes, "path": quote_from_bytes(reply.path)}
+    data = output.message_data(reply) | {"path": quote_from_bytes(reply.path)}
     chosen.emit(data, lambda: _print(target_node, reply))
 
 

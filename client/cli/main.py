@@ -21,11 +21,13 @@ from redfs import __version__
 from redfs.client.cli import (
     console_commands,
     copy_commands,
+    diff_commands,
     job_commands,
     mount_commands,
     node_commands,
     pool_commands,
     schedule_commands,
+    send_commands,
     volume_commands,
 )
 from redfs.client.cli.settings import Group, Settings, global_options, settings
@@ -67,6 +69,9 @@ for command in (
     volume_commands.clone,
     volume_commands.rollback,
     copy_commands.cp,
+    diff_commands.diff,
+    send_commands.send,
+    send_commands.receive,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,

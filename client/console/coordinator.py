@@ -41,9 +41,11 @@ class Coordinator:
         """Ends the connection; calls under way end with Unavailable."""
         await self._channel.close(None)
 
-    async def call(self, name: str, request: Message | None = None, *, flushes: bool = False) -> Any:
+    async def call(
+        self, name: str, request: Message | None = None, *, flushes: bool = False, timeout_s: float = CALL_TIMEOUT_S
+    ) -> Any:
         """One call by its name in cluster.proto. `flushes`: a mount may be asked to flush for it."""
-        timeout_s = CALL_TIMEOUT_S + (FLUSH_DEADLINE_S if flushes else 0)
+        timeout_s += FLUSH_DEADLINE_S if flushes else 0
         async with self._slots:
             try:
                 return await getattr(self._stub, name)(pb.Empty() if request is None else request, timeout=timeout_s)

@@ -150,14 +150,13 @@ class Events:
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     def _take(self, message: pb.Changed) -> None:
-        again = self._state is None or not self._state["reachable"]
         self._tell_state(True, None)
         figures = None
         if message.HasField("figures"):
             figures = message_data(message.figures) | {"at_ms": time.time_ns() // 1_000_000}
         for listener in self._listeners:
             for flag in FLAGS:
-                listener.changed[flag] |= again or getattr(message, flag)
+                listener.changed[flag] |= getattr(message, flag)
             if figures is not None:
                 listener.figures = figures
             if figures is not None or any(listener.changed.values()):

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from redfs.client.config import PoolPlace
 from redfs.client.console.browse import Versions
 from redfs.client.console.coordinator import Coordinator
+from redfs.client.console.copying import Copies
 from redfs.client.console.events import Events
 from redfs.client.console.views import Views
 
@@ -24,12 +25,14 @@ class Parts:
         self.coordinator = Coordinator(place)
         self.views = Views(self.coordinator)
         self.versions = Versions(self.coordinator, self.views)
+        self.copies = Copies(self.coordinator)
         self.events = Events(self.coordinator)
         self.downloads = asyncio.Semaphore(MAX_DOWNLOADS)
 
     async def close(self) -> None:
         """Ends them in order."""
         self.events.close()
+        await self.copies.close()
         await self.views.close()
         await self.coordinator.close()
 

@@ -10,6 +10,7 @@ coordinator need not be there: its absence is an answer of the API, not the end 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -23,6 +24,7 @@ from types import FrameType
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from redfs.client.config import PoolPlace, find_pool, wanted_pool
 from redfs.client.console.app import Console
@@ -34,11 +36,40 @@ DEFAULT_LISTEN = "127.0.0.1:7480"
 MAX_CONNECTIONS = 256
 """Connections and requests at once; a browser has half a dozen, the listeners 64."""
 BACKLOG = 64
-KEEP_ALIVE_S = 30
+REQUEST_TIMEOUT_S = 30.0
+"""From the start of a connection, or the answer before, to the whole head of the next request."""
 STOP_GRACE_S = 3
 """Answers under way get so long when the process is told to stop."""
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers: a path may have 32 KiB."""
+
+
+class _Connection(H11Protocol):
+    """Is closed when no whole request has come on it for a while: idle connections count among the bounded ones."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _await_request(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = self.loop.call_later(REQUEST_TIMEOUT_S, self._close_idle)
+
+    def _close_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -99,7 +130,7 @@ def make_server(console: Console) -> uvicorn.Server:
     config = uvicorn.Config(
         console.app,
         loop="none",
-        http="h11",
+        http=_Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -108,7 +139,7 @@ def make_server(console: Console) -> uvicorn.Server:
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=int(REQUEST_TIMEOUT_S),
         timeout_graceful_shutdown=STOP_GRACE_S,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
     )

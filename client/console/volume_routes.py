@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from redfs.client.console import paths
 from redfs.client.console.coordinator import DIFF_TIMEOUT_S
-from redfs.client.console.copying import copy_files
 from redfs.client.console.models import (
     CloneNew,
     CopyNew,
@@ -23,6 +22,7 @@ from redfs.client.console.models import (
     VolumeNewName,
     data_of,
     diff_item,
+    list_data,
     model_of,
 )
 from redfs.client.console.openapi import refusals
@@ -51,7 +51,7 @@ Label = Annotated[str, Path(description="the schedule's label", max_length=63)]
 async def list_volumes(parts: In) -> Response:
     """Zero volume, live volumes, snapshots, deleted ones that something descends from. `parent_id` makes the tree."""
     reply = await parts.coordinator.call("ListVolumes")
-    return JSONResponse([data_of(volume) for volume in reply.volumes])
+    return JSONResponse(await list_data(reply.volumes))
 
 
 @router.post(
@@ -180,7 +180,7 @@ async def roll_back(parts: In, name: SnapshotName, body: Rollback) -> Response:
 async def list_volume_schedules(parts: In, name: VolumeName) -> Response:
     """When snapshots of it are made by themselves, and how many stay."""
     reply = await parts.coordinator.call("ListSchedules", pb.ScheduleName(volume=name))
-    return JSONResponse([data_of(schedule) for schedule in reply.schedules])
+    return JSONResponse(await list_data(reply.schedules))
 
 
 @router.put(
@@ -250,7 +250,7 @@ async def copy(parts: In, body: CopyNew) -> Response:
         target_path=paths.decode(body.target_path),
         replace=body.replace,
     )
-    return JSONResponse(data_of(await copy_files(parts.coordinator, request)))
+    return JSONResponse(data_of(await parts.copies.copy(request)))
 
 
 def _confirmed(confirm: str, name: str, what: str) -> None:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from errno import EEXIST, EFBIG, EISDIR, EMLINK, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EROFS
 from typing import Final
 
-from redfs.client.fs.committer import TRANSIENT
 from redfs.client.fs.config import Session
 from redfs.client.fs.copy_files import Copied, Source, copy_files
 from redfs.client.fs.metadata import Metadata
@@ -148,7 +147,7 @@ class Copier:
             try:
                 await self._vfs.committer.barrier()
                 break
-            except TRANSIENT as error:
+            except RedfsError as error:
                 if self._vfs.failure is not None:
                     raise
                 log.warning("a copy waits for its commit: %s", error)

@@ -7,9 +7,10 @@ coordinator over the version store, with the same code.
 
 Invariants, asserted by tests/core/test_namespace_model.py after every operation: a folder's `size` is the number of
 its entries and its `nlink` two more than its subfolders; a file's `nlink` is the number of its names; every entry
-names an inode that exists and whose type it repeats; a folder's `parent` is the folder with its entry; every inode
-is reachable from the root or has an ORPHAN record and no links; no slot lies at or behind a file's size; every slot
-that is not under its range's generation is covered by an ORPHAN record; the attribute flags tell the truth.
+names an inode that exists and whose type it repeats; an inode's `parent` and `name_hash` lead to a name of it, those
+of a file that lost the name they led to nowhere; every inode is reachable from the root or has an ORPHAN record and
+no links; no slot lies at or behind a file's size; every slot that is not under its range's generation is covered by an
+ORPHAN record; the attribute flags tell the truth.
 """
 
 from redfs.core.namespace.copies import all_xattrs, make_copy

@@ -7,7 +7,7 @@ from stat import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK,
 
 from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, changed_folder, need_inode
-from redfs.core.namespace.names import FOLDER_TYPE, find, locate, with_entry
+from redfs.core.namespace.names import FOLDER_TYPE, find, locate, name_place, with_entry
 from redfs.core.namespace.view import Context, Outcome, View
 from redfs.core.records import MAX_SYMLINK_BYTES, Inode, inode_key
 
@@ -77,7 +77,7 @@ def _make(
         gid = folder.gid
     inode = Inode(
         mode, uid, gid, 2 if is_folder else 1, len(target), now_ns, now_ns, now_ns, now_ns, rdev, 0,
-        parent if is_folder else 0, symlink=target,
+        *name_place(bucket_key), symlink=target,
     )  # fmt: skip
     return Outcome(
         Entry(ino, inode),

@@ -21,6 +21,12 @@ MAX_LINKS = 0x7FFF_FFFF
 _new = tuple.__new__
 
 
+NamePlace = tuple[int, int]
+"""Where an inode has a name: (folder, hash of the name), as in `Inode.parent` and `Inode.name_hash`."""
+NO_PLACE: NamePlace = (0, 0)
+"""Of the names that an inode has left none is known."""
+
+
 class Entry(NamedTuple):
     """An inode and its number."""
 
@@ -80,13 +86,13 @@ def changed_folder(folder: Inode, now_ns: int, entries: int, subfolders: int = 0
     return _new(Inode, head + f[8:])
 
 
-def relinked(inode: Inode, nlink: int, now_ns: int) -> Inode:
-    """The inode with another number of names."""
+def relinked(inode: Inode, nlink: int, name: NamePlace, now_ns: int) -> Inode:
+    """The inode with another number of names; `name` is one that it has then."""
     f: tuple[Any, ...] = inode
-    return _new(Inode, (*f[:3], nlink, *f[4:7], now_ns, *f[8:]))
+    return _new(Inode, (*f[:3], nlink, *f[4:7], now_ns, *f[8:11], *name, *f[13:]))
 
 
-def moved(inode: Inode, parent: int, now_ns: int) -> Inode:
-    """The inode after a rename; `parent` is where a folder hangs now, 0 for others."""
+def moved(inode: Inode, name: NamePlace, now_ns: int) -> Inode:
+    """The inode after a rename to `name`."""
     f: tuple[Any, ...] = inode
-    return _new(Inode, (*f[:7], now_ns, *f[8:11], parent, *f[12:]))
+    return _new(Inode, (*f[:7], now_ns, *f[8:11], *name, *f[13:]))

@@ -7,7 +7,7 @@ from stat import S_ISDIR
 
 from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, changed_folder, need_inode, relinked
-from redfs.core.namespace.names import find, hash_seed, locate, with_entry
+from redfs.core.namespace.names import find, hash_seed, locate, name_place, with_entry
 from redfs.core.namespace.view import Context, Miss, Outcome, View
 from redfs.core.records import inode_key
 
@@ -34,7 +34,8 @@ def link(view: View, ctx: Context, ino: int, new_parent: int, new_name: bytes) -
         raise FsError(ENOENT)
     if inode.nlink >= MAX_LINKS:
         raise FsError(EMLINK)
-    linked = relinked(inode, inode.nlink + 1, ctx.now_ns)
+    # The newest name: programs that replace a file by linking and unlinking remove the older one.
+    linked = relinked(inode, inode.nlink + 1, name_place(bucket_key), ctx.now_ns)
     return Outcome(
         Entry(ino, linked),
         {

@@ -10,6 +10,7 @@ from errno import EINVAL, EIO, ENAMETOOLONG, ENOENT, ENOSPC, ENOTDIR
 from typing import Any
 
 from redfs.core.errors import FsError
+from redfs.core.namespace.inodes import NamePlace
 from redfs.core.namespace.view import View
 from redfs.core.records import (
     MAX_BUCKET_ENTRIES,
@@ -22,6 +23,7 @@ from redfs.core.records import (
     dirent_key,
     inode_key,
     name_hash,
+    split_dirent_object,
 )
 
 FOLDER_TYPE = 4
@@ -29,6 +31,11 @@ FOLDER_TYPE = 4
 
 Place = tuple[Key, Inode, Key, DirBucket]
 """(key of the folder, its inode, key of the name's bucket, the bucket, empty where there is none)."""
+
+
+def name_place(bucket_key: Key) -> NamePlace:
+    """What an inode with a name in that bucket records about it."""
+    return split_dirent_object(bucket_key.obj)
 
 
 def check_name(name: bytes) -> None:

@@ -12,8 +12,8 @@ from stat import S_ISDIR
 from typing import Any, NamedTuple
 
 from redfs.core.errors import FsError
-from redfs.core.namespace.inodes import changed_folder, named_inode, relinked
-from redfs.core.namespace.names import find, locate, without_entry
+from redfs.core.namespace.inodes import NO_PLACE, NamePlace, changed_folder, named_inode, relinked
+from redfs.core.namespace.names import find, locate, name_place, without_entry
 from redfs.core.namespace.truncate import drop_data
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
 from redfs.core.records import INODE_HAS_XATTRS, Inode, Orphan, inode_key, orphan_key, xattr_key
@@ -42,7 +42,7 @@ def unlink(view: View, ctx: Context, parent: int, name: bytes, open_inodes: Cont
         bucket_key: without_entry(bucket, entry) or None,
         folder_key: changed_folder(folder, ctx.now_ns, -1),
     }
-    return Outcome(drop_name(view, ctx, entry.ino, inode, open_inodes, writes), writes)
+    return Outcome(drop_name(view, ctx, entry.ino, inode, name_place(bucket_key), open_inodes, writes), writes)
 
 
 def rmdir(view: View, ctx: Context, parent: int, name: bytes, open_inodes: Container[int] = ()) -> Outcome[Removed]:
@@ -62,7 +62,7 @@ def rmdir(view: View, ctx: Context, parent: int, name: bytes, open_inodes: Conta
         bucket_key: without_entry(bucket, entry) or None,
         folder_key: changed_folder(folder, ctx.now_ns, -1, -1),
     }
-    return Outcome(drop_name(view, ctx, entry.ino, inode, open_inodes, writes), writes)
+    return Outcome(drop_name(view, ctx, entry.ino, inode, name_place(bucket_key), open_inodes, writes), writes)
 
 
 def release(view: View, ctx: Context, ino: int) -> Outcome[bool]:
@@ -76,14 +76,21 @@ def release(view: View, ctx: Context, ino: int) -> Outcome[bool]:
 
 
 def drop_name(
-    view: View, ctx: Context, ino: int, inode: Inode, open_inodes: Container[int], writes: WriteSet
+    view: View,
+    ctx: Context,
+    ino: int,
+    inode: Inode,
+    name: NamePlace,
+    open_inodes: Container[int],
+    writes: WriteSet,
 ) -> Removed:
-    """Adds to `writes` what it means for the inode to lose one name (its only one, for a folder)."""
+    """Adds to `writes` what it means for the inode to lose the name there (its only one, for a folder)."""
     nlink = 0 if S_ISDIR(inode.mode) else inode.nlink - 1
     if nlink <= 0 and ino not in open_inodes:
         _discard(view, ctx, ino, inode, writes)
         return Removed(ino, None)
-    left = relinked(inode, nlink, ctx.now_ns)
+    known = (inode.parent, inode.name_hash)
+    left = relinked(inode, nlink, NO_PLACE if nlink and known == name else known, ctx.now_ns)
     writes[inode_key(ino)] = left
     if nlink <= 0:
         writes[orphan_key(ino, 0)] = Orphan(ctx.now_ns)

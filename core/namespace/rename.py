@@ -14,10 +14,10 @@ from typing import NamedTuple
 from redfs.core.errors import FsError
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace.inodes import MAX_LINKS, changed_folder, moved, named_inode, named_inodes
-from redfs.core.namespace.names import Place, find, hash_seed, locate, repointed, with_entry, without_entry
+from redfs.core.namespace.names import Place, find, hash_seed, locate, name_place, repointed, with_entry, without_entry
 from redfs.core.namespace.remove import Removed, drop_name
 from redfs.core.namespace.view import Context, Miss, Outcome, View, WriteSet
-from redfs.core.records import DirEntry, Inode, inode_key
+from redfs.core.records import DirEntry, Inode, Key, inode_key
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -103,7 +103,7 @@ def _move(
     writes[new[2]] = with_entry(base, new_name, source.ino, source.file_type)
     folders = 1 if S_ISDIR(inode.mode) else 0
     _change_folders(ctx, old, new, parents, writes, (-1, -folders), (1, folders))
-    after = _moved_to(ctx, parents[1], source.ino, inode, writes)
+    after = _moved_to(ctx, new[2], source.ino, inode, writes)
     return Outcome(Renamed(source.ino, after, None), writes)
 
 
@@ -126,8 +126,8 @@ def _replace(
     writes[new[2]] = repointed(base, target, source.ino, source.file_type)
     folders = 1 if S_ISDIR(inode.mode) else 0
     _change_folders(ctx, old, new, parents, writes, (-1, -folders), (0, 0))
-    after = _moved_to(ctx, parents[1], source.ino, inode, writes)
-    replaced = drop_name(view, ctx, target.ino, other, open_inodes, writes)
+    after = _moved_to(ctx, new[2], source.ino, inode, writes)
+    replaced = drop_name(view, ctx, target.ino, other, name_place(new[2]), open_inodes, writes)
     return Outcome(Renamed(source.ino, after, replaced), writes)
 
 
@@ -147,8 +147,8 @@ def _exchange(
     writes[new[2]] = repointed(base, target, source.ino, source.file_type)
     gained = S_ISDIR(inode.mode) - S_ISDIR(other.mode)
     _change_folders(ctx, old, new, parents, writes, (0, -gained), (0, gained))
-    after = _moved_to(ctx, parents[1], source.ino, inode, writes)
-    other_after = _moved_to(ctx, parents[0], target.ino, other, writes)
+    after = _moved_to(ctx, new[2], source.ino, inode, writes)
+    other_after = _moved_to(ctx, old[2], target.ino, other, writes)
     return Outcome(Renamed(source.ino, after, Removed(target.ino, other_after)), writes)
 
 
@@ -172,8 +172,8 @@ def _change_folders(
         writes[key] = changed_folder(folder, ctx.now_ns, entries, subfolders)
 
 
-def _moved_to(ctx: Context, parent: int, ino: int, inode: Inode, writes: WriteSet) -> Inode:
-    after = moved(inode, parent if S_ISDIR(inode.mode) else 0, ctx.now_ns)
+def _moved_to(ctx: Context, bucket_key: Key, ino: int, inode: Inode, writes: WriteSet) -> Inode:
+    after = moved(inode, name_place(bucket_key), ctx.now_ns)
     writes[inode_key(ino)] = after
     return after
 

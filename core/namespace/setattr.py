@@ -69,6 +69,7 @@ def setattr(
         inode.rdev,
         flags,
         inode.parent,
+        inode.name_hash,
         next_generation,
         generations,
         inode.symlink,

@@ -271,26 +271,30 @@ class ReadFolderReply(_message.Message):
     def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., last: _Optional[bytes] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class ScanRows(_message.Message):
-    __slots__ = ("volume_id", "kind", "start", "end", "limit")
+    __slots__ = ("volume_id", "kind", "start", "end", "limit", "since")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     kind: int
     start: bytes
     end: bytes
     limit: int
-    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[int] = ..., start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ...) -> None: ...
+    since: int
+    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[int] = ..., start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
 
 class ScanRowsReply(_message.Message):
-    __slots__ = ("rows", "complete")
+    __slots__ = ("rows", "complete", "next")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
     complete: bool
-    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
+    next: bytes
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., complete: _Optional[bool] = ..., next: _Optional[bytes] = ...) -> None: ...
 
 class ReadSlots(_message.Message):
     __slots__ = ("volume_id", "ino", "generation", "first", "count")

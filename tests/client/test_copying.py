@@ -31,6 +31,15 @@ class Caller:
         assert (address, request) == ("address", REQUEST)
         return _played(next(self.here))
 
+    async def _ask_async(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        return self._ask(request)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    async def copy_async(self) -> pb.CopyFilesReply:
+        return await copying.copy_async("address", self._ask_async, REQUEST, sleep=self._sleep)
+
     def copy(self) -> pb.CopyFilesReply:
         return copying.copy("address", self._ask, REQUEST, sleep=self.pauses.append)
 
@@ -76,3 +85,12 @@ def test_errors_end_it(monkeypatch: pytest.MonkeyPatch, asks: list[object], here
     with pytest.raises((NotFound, Busy)):
         caller.copy()
     assert not caller.pauses
+
+
+async def test_the_same_from_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await Caller(monkeypatch, [DONE], []).copy_async() == DONE
+    caller = Caller(monkeypatch, [UNATTENDED, UNATTENDED], [None, DONE])
+    assert await caller.copy_async() == DONE
+    assert caller.pauses == [copying.PAUSE_FIRST_S]
+    with pytest.raises(Busy):
+        await Caller(monkeypatch, [UNATTENDED] * copying.ROUNDS, [None] * copying.ROUNDS).copy_async()

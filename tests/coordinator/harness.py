@@ -255,7 +255,7 @@ class Client:
             volume = reader_of(kv, ReadTree(kv).require(self.volume_id))
             root = decode_inode(volume.get(*inode_key(1)) or b"")
         hashed = name_hash(self.seed, name.encode())
-        inode = Inode(stat.S_IFREG | 0o644, 0, 0, 1, slot_count * SLOT_BYTES, 0, 0, 0, 0)
+        inode = Inode(stat.S_IFREG | 0o644, 0, 0, 1, slot_count * SLOT_BYTES, 0, 0, 0, 0, parent=1, name_hash=hashed)
         request, _ = self.request(
             records=[
                 Record(*dirent_key(1, hashed), encode_bucket((DirEntry(name.encode(), ino, 8, 0),))),

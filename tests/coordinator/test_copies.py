@@ -124,6 +124,19 @@ async def test_a_copy_waits_as_long_as_the_mount_renews_its_lease(monkeypatch: p
         await asked
 
 
+async def test_a_mount_that_never_heard_of_the_copy_counts_as_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    relay = Relay()
+    relay.streams.clear()
+    asked, other = relay.ask(), relay.ask(OTHER)
+    await asyncio.sleep(0)
+    relay.copies.session_ended(OTHER)
+    assert (await other).unattended
+    assert not asked.done()
+    relay.clock.now_s += LEASE_S * 1.1
+    assert (await asked).unattended
+
+
 async def test_one_mount_is_asked_for_so_many_copies_at_once() -> None:
     relay = Relay()
     many = [relay.ask() for _ in range(module.MAX_COPIES_PER_SESSION)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -352,9 +353,11 @@ async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
             await stream.call(attach=pb.Attach(name="nothing"))
         with pytest.raises(BY_CODE["lease_lapsed"]):
             await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[]))
-        await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        with pytest.raises(BY_CODE["not_allowed"]):
+            await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        zero = await stream.call(attach=pb.Attach(name="zero", view=True))
         with pytest.raises(BY_CODE["invalid"]):
-            await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[pb.Key(kind=77)]))
+            await stream.call(get_rows=pb.GetRows(volume_id=zero.volume.volume_id, keys=[pb.Key(kind=77)]))
         nodes = await stream.call(list_nodes=pb.ListNodes())
         assert [n.state for n in nodes.nodes] == ["up"]
         await early.close()
@@ -418,8 +421,11 @@ async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
         await stream.close()
 
 
-async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
+async def test_jobs_are_controlled_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(tmp_path, reclaim_budget_rows=1) as w:
+        go_on = threading.Event()
+        step = w.coordinator.background_step
+        monkeypatch.setattr(w.coordinator, "background_step", lambda: go_on.is_set() and step())
         await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
         stream = await w.session()
         volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
@@ -439,9 +445,12 @@ async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
             await error_of(w.stub.ControlJob(pb.JobControl(job_id=12345, action="pause"))), BY_CODE["not_found"]
         )
         await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="resume"))
+        go_on.set()
+        told = False
         async with asyncio.timeout(WAIT_S):
             while (await w.stub.GetStatus(pb.Empty())).jobs:
-                assert (await watching.read()).jobs
+                told = (await watching.read()).jobs or told
+        assert told
         watching.cancel()
         await stream.close()
 

@@ -261,7 +261,7 @@ def expected_inode(node: Node) -> tuple[object, ...]:
 
 
 def seen_inode(i: Inode) -> tuple[object, ...]:
-    return (*i[:9], i.rdev, i.parent, i.symlink)
+    return (*i[:9], i.rdev, i.parent if stat.S_ISDIR(i.mode) else 0, i.symlink)
 
 
 def check_records(view: ns.MemoryView, open_inodes: Counter[int]) -> None:
@@ -269,6 +269,7 @@ def check_records(view: ns.MemoryView, open_inodes: Counter[int]) -> None:
     records: dict[Key, Any] = view.records
     inodes: dict[int, Inode] = {object_ino(k.obj): rec for k, rec in records.items() if k.kind == Kind.INODE}
     named: Counter[int] = Counter()
+    places: dict[int, set[tuple[int, int]]] = {}
     entries: Counter[int] = Counter()
     subfolders: Counter[int] = Counter()
     for key, record in records.items():
@@ -286,9 +287,9 @@ def check_records(view: ns.MemoryView, open_inodes: Counter[int]) -> None:
                 assert entry.file_type == child.mode >> 12
                 entries[parent] += 1
                 named[entry.ino] += 1
+                places.setdefault(entry.ino, set()).add((parent, name_hash))
                 if stat.S_ISDIR(child.mode):
                     subfolders[parent] += 1
-                    assert child.parent == parent
         elif key.kind == Kind.SLOT:
             _, generation, slot = split_slot_object(key.obj)
             check_slot(record)
@@ -301,6 +302,9 @@ def check_records(view: ns.MemoryView, open_inodes: Counter[int]) -> None:
                 assert slot * SLOT_BYTES + record[-1].offset + record[-1].length <= inode.size
     for ino, inode in inodes.items():
         orphan = records.get(orphan_key(ino, 0))
+        if named[ino]:
+            known = {(inode.parent, inode.name_hash)}
+            assert known <= places[ino] or (known == {(0, 0)} and not stat.S_ISDIR(inode.mode)), "the way to the name"
         if stat.S_ISDIR(inode.mode):
             assert inode.size == entries[ino]
             assert inode.nlink == (2 + subfolders[ino] if ino == ROOT or named[ino] else 0)

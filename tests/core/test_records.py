@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "records.txt"
 
 SAMPLES: dict[str, tuple[Kind, Record]] = {
     "root": (Kind.ROOT, r.VolumeRoot(0x0123456789ABCDEF, 7)),
-    "file": (Kind.INODE, r.Inode(0o100644, 1000, 1001, 2, 123456, 1, -2, 3, 4)),
+    "file": (Kind.INODE, r.Inode(0o100644, 1000, 1001, 2, 123456, 1, -2, 3, 4, parent=6, name_hash=0x0FEDCBA987654321)),
     "folder": (Kind.INODE, r.Inode(0o042755, 0, 5, 3, 9, 10, 20, 30, 40, parent=1)),
     "device": (Kind.INODE, r.Inode(0o060600, 0, 0, 1, 0, 1, 1, 1, 1, rdev=0x803, flags=3)),
     "symlink": (Kind.INODE, r.Inode(0o120777, 0, 0, 1, 6, 1, 1, 1, 1, symlink=b"../etc")),
@@ -125,7 +125,7 @@ def test_hashes_fit_in_a_cookie(seed: int, name: bytes) -> None:
 u32, u64, i64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1), st.integers(-(1 << 63), (1 << 63) - 1)
 names = st.binary(min_size=1, max_size=255)
 inodes = st.builds(
-    r.Inode, u32, u32, u32, u32, u64, i64, i64, i64, i64, u64, u32, u64, u32,
+    r.Inode, u32, u32, u32, u32, u64, i64, i64, i64, i64, u64, u32, u64, u64, u32,
     st.lists(st.builds(r.GenerationRange, u64, u32), min_size=1, max_size=r.MAX_GENERATION_RANGES).map(tuple),
     st.binary(max_size=r.MAX_SYMLINK_BYTES),
 )  # fmt: skip

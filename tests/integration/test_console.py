@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import random
+import socket
 import tarfile
 import threading
 import time
@@ -132,6 +133,25 @@ def test_files_of_a_mounted_volume_and_of_its_snapshots(pool: RunningPool, brows
     pool.umount(place)
 
 
+def test_a_deleted_file_is_restored_from_a_snapshot_mounted_or_not(pool: RunningPool, browser: httpx.Client) -> None:
+    pool.redfs("volume", "create", "files", "--protect", "mirror:2")
+    place = pool.mount("files")
+    (place / "a b").write_bytes(b"precious")
+    pool.redfs("snapshot", "create", "files@safe")
+    (place / "a b").unlink()
+    body = {"source": "files@safe", "source_path": "/a%20b", "target": "files", "target_path": "/back"}
+    copied = browser.post("/copies", json=body, headers=CHANGE)
+    assert copied.status_code == 200, copied.text
+    assert copied.json()["path"] == "/back"
+    assert (place / "back").read_bytes() == b"precious"
+    again = browser.post("/copies", json=body, headers=CHANGE)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "exists")
+    pool.umount(place)
+    unmounted = browser.post("/copies", json=body | {"target_path": "/%FF"}, headers=CHANGE)
+    assert unmounted.status_code == 200, unmounted.text
+    assert browser.get("/download/files?path=/%FF").content == b"precious"
+
+
 def test_operations_through_the_console_and_the_command_line_are_the_same(
     pool: RunningPool, browser: httpx.Client
 ) -> None:
@@ -186,7 +206,18 @@ def test_down_ends_the_console_and_up_starts_it_where_it_was(pool: RunningPool, 
     before = pool.local.console_url
     assert "console" in pool.data("down")["stopped"]
     assert pool.local.console_url == ""
-    again = pool.data("up")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(before.rpartition(":")[2])))
+        other.listen()
+        code, text = pool.refused("up", "--console-port", before.rpartition(":")[2])
+        assert code == 5
+        assert "--console-port" in text
+        elsewhere = pool.data("up")["console"]
+        assert elsewhere not in ("", before)
+        assert httpx.get(f"{elsewhere}/api/v1/status", trust_env=False).status_code == 200
+        pool.redfs("down")
+    again = pool.data("up", "--console-port", before.rpartition(":")[2])
     assert again["console"] == before
     assert "Console at " + before in pool.redfs("up")
     code, text = pool.refused("up", "--console-port", "1")
@@ -201,3 +232,23 @@ def test_what_the_command_line_changes_is_heard_within_a_second(pool: RunningPoo
         api.create_volume("heard")
         assert listener.until("changed", "tree") - began_s < 1
         api.set_volume("heard", description="so that the listener has a line to end on")
+
+
+def test_files_are_restored_through_the_console(pool: RunningPool, browser: httpx.Client) -> None:
+    pool.redfs("volume", "create", "restored", "--protect", "mirror:2")
+    place = pool.mount("restored")
+    (place / "a b").write_bytes(b"before")
+    pool.redfs("snapshot", "create", "restored@s")
+    (place / "a b").unlink()
+    request = {"source": "restored@s", "source_path": "/a%20b", "target": "restored", "target_path": "/%FF"}
+    answer = browser.post("/copies", json=request, headers=CHANGE)
+    assert answer.json() == {"files": 1, "bytes": 6, "path": "/%FF", "unattended": False}
+    assert (os.fsencode(place) + b"/\xff") in [entry.path for entry in os.scandir(os.fsencode(place))]
+    assert browser.post("/copies", json=request, headers=CHANGE).status_code == 409
+    pool.umount(place)
+    for number in range(2):
+        answer = browser.post("/copies", json=request | {"target_path": f"/unmounted-{number}"}, headers=CHANGE)
+        assert answer.status_code == 200, answer.text
+    place = pool.mount("restored")
+    assert (place / "unmounted-1").read_bytes() == b"before"
+    pool.umount(place)

@@ -6,13 +6,14 @@ What may not be done is tried too, and must be refused. `compare` holds the pool
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import pytest
 
-from redfs.core.errors import AlreadyExists, NotAllowed, NotFound, RedfsError
+from redfs.core.errors import AlreadyExists, FsError, NotAllowed, NotFound, RedfsError
 from redfs.core.records import SLOT_BYTES
 from tests.tree.world import FOLDER, Content, File, Mount, World
 
@@ -169,7 +170,7 @@ class Tree:
     def _drop(self, mount: Mount) -> None:
         """Ends the mount of a volume that was deleted under it: it is told at once."""
         self.world.run(self.world.until(lambda: mount.vfs.failure is not None))
-        with pytest.raises(RedfsError):
+        with contextlib.suppress(RedfsError):  # what is lost; nothing is for a snapshot
             self.world.run(mount.close())
         self.world.run(mount.session.close())
 
@@ -209,6 +210,9 @@ class Tree:
         self.refused(NotAllowed, "create_snapshot", "zero@s")
         self.refused(NotAllowed, "delete_volume", "zero")
         self.refused(NotAllowed, "rename_volume", "zero", "one")
+        self.refused(NotAllowed, "set_volume", "zero", description="one")
+        with pytest.raises(NotAllowed):
+            self.world.run(self.world.mount("zero"))
         self.refused(NotFound, "volume", "nothing")
         for node in self.named("snapshot")[:1]:
             self.refused(NotAllowed, "clone", node.name, "x", backed=True)
@@ -220,7 +224,12 @@ class Tree:
     # ------------------------------------------------------------ mounts and files
 
     def mount(self, dice: Dice) -> None:
-        self._mounted(dice.pick(self.named("live")))
+        """A live volume, or a snapshot, in which nothing can be changed."""
+        node = dice.pick(self.named("live", "snapshot"))
+        mount = self._mounted(node)
+        if node.kind == "snapshot":
+            with pytest.raises(FsError):
+                self.world.run(mount.mkdir("never"))
 
     def _mounted(self, node: Node) -> Mount:
         mount = self.mounts.get(node.volume_id)
@@ -305,6 +314,27 @@ class Tree:
         size = dice.pick((0, 1, 5000, SLOT_BYTES, SLOT_BYTES + 1, 3 * SLOT_BYTES - 7))
         return (bytes([dice.number(1, 3)]) * 251 + bytes(5))[: size or 1] * (size // 256 + 1) if size else b""
 
+    def copy(self, dice: Dice) -> None:
+        """A file, a folder or everything of any node goes into a live volume, mounted or not; no data is stored."""
+        source = dice.pick([n for n in self.named("live", "snapshot") if n.content])
+        target = dice.pick(self.named("live"))
+        path = dice.pick(["", *sorted(source.content)])
+        new = self._fresh("copy")
+        replaced = sorted(p for p, file in target.content.items() if file.kind == "file")
+        whole = path == "" or source.content[path].kind == "folder"
+        if len(target.content) + len(source.content) > 3 * MAX_PATHS:
+            return
+        if replaced and not whole and dice.number(0, 1):
+            new = dice.pick(replaced)
+            self.refused(AlreadyExists, "copy", source.name, path or "/", target.name, new)
+        self.world.call("copy", source.name, path or "/", target.name, new, replace=True)
+        below = {p[len(path) :].lstrip("/"): file for p, file in source.content.items() if not path or _is_in(p, path)}
+        target.content.pop(new, None)
+        if not path:
+            target.content[new] = FOLDER
+        for inside, file in below.items():
+            target.content[f"{new}/{inside}" if inside else new] = file
+
     # ------------------------------------------------------------ the pool against the model
 
     def compare(self) -> None:
@@ -361,6 +391,10 @@ class Tree:
             self.world.close()
 
 
+def _is_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/")
+
+
 OPERATIONS: dict[str, tuple[Callable[[Tree, Dice], None], Callable[[Tree], bool], int]] = {
     "create": (Tree.create, Tree.has_room, 1),
     "snapshot": (Tree.snapshot, lambda t: t.has_room() and bool(t.named("live")), 3),
@@ -371,9 +405,10 @@ OPERATIONS: dict[str, tuple[Callable[[Tree, Dice], None], Callable[[Tree], bool]
     "roll_back": (Tree.roll_back, lambda t: bool(t.named("snapshot")), 2),
     "delete": (Tree.delete, lambda t: bool(t.named("live", "snapshot")), 2),
     "free_exactly": (Tree.free_exactly, lambda t: bool(t.named("live", "snapshot")), 1),
-    "mount": (Tree.mount, lambda t: bool(t.named("live")), 1),
+    "mount": (Tree.mount, lambda t: bool(t.named("live", "snapshot")), 1),
     "unmount": (Tree.unmount, lambda t: bool(t.mounts), 2),
     "change_files": (Tree.change_files, lambda t: bool(t.named("live")), 6),
+    "copy": (Tree.copy, lambda t: bool(t.named("live")) and any(n.content for n in t.named("live", "snapshot")), 3),
     "try_what_is_not_allowed": (Tree.try_what_is_not_allowed, lambda t: True, 1),
 }
 """Name -> (operation, when it is possible, how often a random history does it)."""

@@ -19,6 +19,7 @@ import blake3
 
 from redfs.client.api import Pool
 from redfs.client.fs.config import Buffer, FsConfig
+from redfs.client.fs.copier import Copier
 from redfs.client.fs.following import SLACK_S, Following
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
@@ -309,7 +310,11 @@ class World:
 
     async def mount(self, name: str, *, view: bool = False) -> Mount:
         session = await CoordinatorSession.open(self.address, f"test:{name}", config=SessionConfig(give_up_s=10.0))
-        attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view))
+        try:
+            attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view))
+        except BaseException:
+            await session.close()
+            raise
         store = Store(self.blocks, session, attached.volume.volume_id)
         vfs = Vfs(session, attached, store, Reader(self.blocks, store.stored), FsConfig(give_up_s=10.0))
         following = Following(session, vfs, NoKernel())
@@ -320,6 +325,7 @@ class World:
         vfs.on_rolled_back = following.refused
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone
+        session.on_copy = Copier(session, vfs).on_copy
         await vfs.start()
         return Mount(self, session, vfs, following, name)
 

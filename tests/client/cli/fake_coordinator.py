@@ -30,10 +30,13 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
             pb.Node(node_id=1, address="127.0.0.1:9", state="up", data_folder="/disk/node-0", capacity_bytes=1 << 40)
         ]
         self.check_items: list[pb.CheckItem] = []
+        self.diff_entries: list[pb.DiffEntry] = []
         self.schedules: list[pb.Schedule] = []
         self.happenings: list[Callable[[], None]] = []
         """Happen one after the other while somebody watches."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers))
+        # Two servers must never share a port, not even with those of another test run on this machine.
+        options = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
         cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port(address)}"
         self._server.start()
@@ -133,6 +136,13 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         for name in request.names:
             self._find(name, context)
         return pb.FreedReply(logical_bytes=3 << 20, unique_bytes=2 << 20, stored_bytes=1 << 20, segment_bytes=6 << 20)
+
+    def DiffVolumes(self, request: pb.DiffRequest, context: grpc.ServicerContext) -> Iterator[pb.DiffPage]:
+        self.calls.append(request)
+        for name in (request.before, request.after):
+            self._find(name, context)
+        for entry in self.diff_entries:
+            yield pb.DiffPage(entries=[entry])
 
     def GetNodes(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.ListNodesReply:
         return pb.ListNodesReply(nodes=self.nodes)

@@ -34,7 +34,7 @@ def test_places_are_a_node_and_a_path(redfs: CommandLine, coordinator: FakeCoord
 def test_names_of_any_bytes_go_through(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
     odd = b"photos:/\xff b".decode("utf-8", "surrogateescape")
     done = redfs("--json", "cp", odd, odd)
-    assert done.json() == {"files": 1234, "bytes": 6_000_000_000, "path": "/%FF%20b"}
+    assert done.json() == {"files": 1234, "bytes": 6_000_000_000, "path": "/%FF%20b", "unattended": False}
     assert coordinator.calls[0].source_path == coordinator.calls[0].target_path == b"/\xff b"
     assert "photos:/\ufffd b" in redfs("cp", odd, odd).out
 

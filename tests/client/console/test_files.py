@@ -255,6 +255,19 @@ async def test_a_browser_that_leaves_or_takes_nothing_gives_the_view_back(
         assert answer.status_code == 200
         assert view.users == 1
     await until(lambda: view.users == 0)
+    stuck = asyncio.Event()
+
+    async def never(*_: Any) -> bytes:
+        await stuck.wait()
+        return b""
+
+    small = view.vfs.read
+    with monkeypatch.context() as patch:
+        patch.setattr(view.vfs, "read", lambda *args: never() if args[1] else small(*args))
+        async with console.browser.stream("GET", "/api/v1/download/photos?path=/huge") as answer:
+            assert answer.status_code == 200
+            assert view.users == 1
+        await until(lambda: view.users == 0)  # although no node answers
     monkeypatch.setattr(streaming, "STALL_S", 0.05)
     async with console.browser.stream("GET", "/api/v1/download/photos?path=/huge") as answer:
         assert answer.status_code == 200

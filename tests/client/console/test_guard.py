@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from redfs.client.console import guard
+from redfs.client.console import guard, server
 from redfs.client.console.server import bind, split_address, url_of
 from redfs.core.errors import Busy, InvalidArgument
-from tests.client.console.rig import CHANGE, ConsoleCoordinator, Site, refused, site
+from redfs.proto.gen import cluster_pb2 as pb
+from tests.client.console.rig import CHANGE, ConsoleCoordinator, Site, refused, site, until
 
 
 async def test_a_foreign_name_is_refused_for_reads_too(console: Site) -> None:
@@ -80,6 +81,32 @@ async def test_a_body_that_does_not_come_is_not_waited_for(console: Site, monkey
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_connection_that_asks_nothing_is_closed(
+    coordinator: ConsoleCoordinator, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT_S", 0.2)
+    head = b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n"
+    async with site(coordinator.address, page) as console:
+        base = console.browser.base_url
+        for asked in (b"", head, head + b"\r\n", head + b"\r\n" + head):
+            reader, writer = await asyncio.open_connection(base.host, base.port)
+            try:
+                writer.write(asked)
+                answer = await asyncio.wait_for(reader.read(), 10)
+                assert answer.startswith(b"HTTP/1.1 200") == (b"\r\n\r\n" in asked)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+        # One whose answer goes on is left alone.
+        async with console.events() as browser:
+            await browser.next()
+            loop = asyncio.get_running_loop()
+            later_s = loop.time() + 0.4
+            await until(lambda: loop.time() > later_s)
+            coordinator.words.put(pb.Changed(jobs=True))
+            await browser.until(lambda name, data: name == "changed" and data["jobs"] and not data["tree"])
 
 
 async def test_what_goes_with_every_answer(console: Site) -> None:

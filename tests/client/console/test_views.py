@@ -149,6 +149,26 @@ async def test_a_name_that_means_another_node_now_shows_that_one(tmp_path: Path)
         assert await h.names("photos@mon") == ["new", "old"]
 
 
+async def test_a_name_that_moves_while_it_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with held(tmp_path) as h:
+        await make(h.address, "photos", b"old")
+        await h.world.stub.CreateVolume(pb.VolumeCreate(name="next", protection="single"))
+        await make(h.address, "next", b"new")
+        honest = h.coordinator.volume
+
+        async def volume(name: str) -> pb.Volume:
+            found = await honest(name)
+            if name == "photos" and (await honest("next")).volume_id:
+                monkeypatch.undo()
+                await h.world.stub.RenameVolume(pb.VolumeRename(name="photos", new_name="gone"))
+                await h.world.stub.RenameVolume(pb.VolumeRename(name="next", new_name="photos"))
+            return found
+
+        monkeypatch.setattr(h.coordinator, "volume", volume)
+        assert await h.names("photos") == ["new"]
+        assert await h.names("gone") == ["old"], "no view is kept under a node that it does not show"
+
+
 async def test_requests_at_the_same_time_share_a_view(tmp_path: Path) -> None:
     async with held(tmp_path) as h:
         await make(h.address, "photos", b"one")

@@ -501,18 +501,28 @@ async def copied_before_commit(number: int, world: World) -> bool:
     return False
 
 
-async def test_somebody_makes_the_place_while_it_is_copied() -> None:
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize(("copied", "made"), [("/", "file"), ("/", "folder"), ("/a", "file"), ("/a", "folder")])
+async def test_somebody_makes_the_place_while_it_is_copied(copied: str, made: str, replace: bool) -> None:
     world = World(await some_source(small))
     mount, vfs = world.mount, world.mount.vfs
     await vfs.lookup(1, b"..")
     mount.session.yields = 50
-    copying = asyncio.ensure_future(world.copy("/", "/copy"))
+    copying = asyncio.ensure_future(world.copy(copied, "/copy", replace=replace))
     await until(lambda: bool(world.copier._under_way))
-    await mount.write_file(b"copy", b"mine")
+    if made == "file":
+        mine = await mount.write_file(b"copy", b"mine")
+    else:
+        mine = (await vfs.mkdir(mount.ctx, 1, b"copy", 0o755)).ino
+    if (copied, made, replace) == ("/a", "file", True):
+        await copying
+        assert world.coordinator.tree().keys() == {"/copy"}
+        assert world.coordinator.tree()["/copy"] != mine
+        return
     with pytest.raises(AlreadyExists):
         await copying
     await vfs.sync()
-    assert sorted(world.coordinator.tree()) == ["/copy"]
+    assert world.coordinator.tree() == {"/copy": mine}
 
 
 async def test_somebody_removes_what_is_being_copied() -> None:
