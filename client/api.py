@@ -31,6 +31,8 @@ CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
 FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+COPY_TIMEOUT_S = 24 * 3600.0
+"""A copy takes as long as it has files; the bound is for a coordinator that hangs."""
 COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
@@ -146,6 +148,23 @@ class Pool:
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
         return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
 
+    def set_schedule(self, volume: str, *, every_s: int, keep: int, label: str = "") -> pb.Schedule:
+        """Snapshots of a volume by themselves: one every `every_s` seconds, of which the newest `keep` stay. The label
+        is part of their names; empty: made from the interval. Changes the schedule that has the label, if there is one.
+
+        NotFound, InvalidArgument; NotAllowed for what is no volume, or beyond the number of schedules.
+        """
+        request = pb.Schedule(volume=volume, label=label, every_s=every_s, keep=keep)
+        return self._call("SetSchedule", pb.Schedule, request)
+
+    def remove_schedule(self, volume: str, label: str = "") -> pb.Schedule:
+        """Ends a volume's schedule with that label, or its only one; the snapshots that it made stay. NotFound."""
+        return self._call("RemoveSchedule", pb.Schedule, pb.ScheduleName(volume=volume, label=label))
+
+    def schedules(self, volume: str = "") -> list[pb.Schedule]:
+        """The schedules of one volume, or of all."""
+        return list(self._call("ListSchedules", pb.ScheduleList, pb.ScheduleName(volume=volume)).schedules)
+
     def volume(self, name: str) -> pb.Volume:
         """One node of the volume tree. NotFound."""
         return self._call("GetVolume", pb.Volume, pb.VolumeName(name=name))
@@ -186,6 +205,29 @@ class Pool:
         """Deletes a volume or snapshot; its space comes back in the background. Busy while it is mounted."""
         return self._call("DeleteVolume", pb.Volume, pb.VolumeDelete(name=name, force=force))
 
+    def copy(
+        self, source: str, source_path: str | bytes, target: str, target_path: str | bytes, *, replace: bool = False
+    ) -> pb.CopyFilesReply:
+        """Copies a file or folder of any node of the tree into a live volume, without moving data; durable at return.
+
+        `target_path`: where it is to be; an existing folder: into it, under its own name. `replace`: an existing file
+        gives way. Where the target is mounted its mount does it, else this process. No deadline but a day. NotFound,
+        AlreadyExists, InvalidArgument, NotAllowed (a snapshot as target), NoSpace (quota), Busy.
+        """
+        from redfs.client import copying  # brings the file system along, which other calls do without
+
+        request = pb.CopyFiles(
+            source=source,
+            source_path=os.fsencode(source_path),
+            target=target,
+            target_path=os.fsencode(target_path),
+            replace=replace,
+        )
+        return copying.copy(self.address, self._copy_between, request)
+
+    def _copy_between(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        return self._call("CopyBetween", pb.CopyFilesReply, request, extra_s=COPY_TIMEOUT_S)
+
     def freed(self, names: Iterable[str]) -> pb.FreedReply:
         """Exactly what deleting these nodes of the tree, and no others, would free. Looks at all their slots; changes
         nothing. NotFound, NotAllowed (the zero volume)."""
@@ -214,6 +256,42 @@ class Pool:
         """Health, capacity, what is stored, jobs."""
         return self._call("GetStatus", pb.PoolStatus, pb.Empty())
 
+    def jobs(self) -> list[pb.Job]:
+        """Background jobs; the first of them where there are very many."""
+        return list(self.status().jobs)
+
+    def control_job(self, job_id: int, action: str) -> pb.Job:
+        """`pause`, `resume` or `cancel`: what the job's `allowed` names. Pausing holds over restarts.
+
+        NotFound where it is done; NotAllowed for one that has to be done in the end.
+        """
+        return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
+
+    def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
+        """The job that frees what a deleted node held, each time that it went on; ends when it is done."""
+        for changed in self.watch():
+            if not changed.jobs and not changed.tree:
+                continue
+            found = [job for job in self.jobs() if job.volume_id == volume_id and job.kind == "reclaim"]
+            yield from found
+            # A status names the first jobs only: the tree has the last word.
+            if not found and not any(v.volume_id == volume_id and v.state == "deleting" for v in self.volumes()):
+                return
+
+    def watch(self) -> Iterator[pb.Changed]:
+        """What changes in the pool, within a second, for as long as it is iterated. The first item comes at once and
+        names everything, each later one what changed since the one before; read again what it names.
+
+        Busy where too many watch already; Unavailable when the coordinator goes: read everything again with a new one.
+        """
+        call = self._stub.Watch(pb.WatchRequest())
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self._rebuilt(error) from None
+        finally:
+            call.cancel()
+
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""
         try:
@@ -232,9 +310,13 @@ class Pool:
         return reply
 
     def _rebuilt(self, error: grpc.RpcError) -> RedfsError:
-        """What the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
-        call: Any = error
-        answered = ERROR_KEY in dict(call.trailing_metadata() or ())
-        if not answered and call.code() in SILENCE:
-            return Unavailable(f"cannot reach the coordinator at {self.address}: is it running? Try {self._hint}")
-        return from_rpc(error, f"the coordinator at {self.address}")
+        return rebuilt(error, self.address, self._hint)
+
+
+def rebuilt(error: grpc.RpcError, address: str, hint: str) -> RedfsError:
+    """The error that the coordinator raised; or, where it did not answer at all, Unavailable with what to do."""
+    call: Any = error
+    answered = ERROR_KEY in dict(call.trailing_metadata() or ())
+    if not answered and call.code() in SILENCE:
+        return Unavailable(f"cannot reach the coordinator at {address}: is it running? Try {hint}")
+    return from_rpc(error, f"the coordinator at {address}")

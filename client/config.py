@@ -43,6 +43,8 @@ class PoolFile:
     """HOST:PORT."""
     nodes: int = 0
     """How many storage nodes `redfs up` starts; 0 where the file does not say."""
+    console: str = ""
+    """HOST:PORT of the console that `redfs up` started last; empty where it never did."""
 
 
 def default_pool_folder(env: Mapping[str, str] = os.environ) -> Path:
@@ -104,9 +106,12 @@ def read_pool_file(folder: Path) -> PoolFile:
             "use the RedFS that made it"
         )
     pool_id, coordinator, nodes = raw.get("pool_id"), raw.get("coordinator"), raw.get("nodes", 0)
+    console = raw.get("console", "")
     if not isinstance(pool_id, str) or not isinstance(coordinator, str) or not isinstance(nodes, int):
         raise WrongFormat(f"{path} is damaged: a field is missing")
-    return PoolFile(pool_id=pool_id, coordinator=coordinator, nodes=nodes)
+    if not isinstance(console, str):
+        raise WrongFormat(f"{path} is damaged: a field is missing")
+    return PoolFile(pool_id=pool_id, coordinator=coordinator, nodes=nodes, console=console)
 
 
 def no_pool(folder: Path) -> NotFound:

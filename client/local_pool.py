@@ -1,8 +1,9 @@
-"""A whole pool on this machine: one coordinator and N storage nodes as background processes of this user.
+"""A whole pool on this machine: coordinator, N storage nodes and console as background processes of this user.
 
 A folder holds everything:
 
-    pool.json            address of the coordinator, read by everything that is given the folder as its pool
+    pool.json            address of the coordinator, read by everything that is given the folder as its pool,
+                         and of the console
     coordinator/         the coordinator's data
     coordinator.toml     the coordinator's settings, where the user wrote some
     node-0/ node-1/ ...  one storage node's disk each
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,7 @@ DEFAULT_NODES = 6
 MAX_NODES = 64
 """A process each on one machine: more is a typing error."""
 FIRST_PORT = 7400
+FIRST_CONSOLE_PORT = 7480
 PORTS_TRIED = 100
 """Pools beside each other on one machine; beyond it something else is wrong."""
 START_TIMEOUT_S = 60.0
@@ -200,9 +202,13 @@ class LocalPool:
             if path.is_dir() and path.name.removeprefix("node-").isdigit()
         )
 
+    def console(self) -> Member:
+        """The console's process. It keeps nothing: its folder is the pool's."""
+        return replace(self._member("console", "redfs.client.console"), folder=self.folder)
+
     def members(self) -> list[Member]:
-        """The coordinator and every node."""
-        return [self.coordinator(), *(self.node(number) for number in self.node_numbers())]
+        """The coordinator, every node, the console."""
+        return [self.coordinator(), *(self.node(number) for number in self.node_numbers()), self.console()]
 
     def pool_file(self) -> PoolFile:
         """Raises NotFound where there is no pool, WrongFormat."""
@@ -245,16 +251,25 @@ class LocalPool:
 
     # ------------------------------------------------------------ start
 
-    def start(self, nodes: int | None = None, port: int | None = None) -> list[str]:
+    def start(
+        self,
+        nodes: int | None = None,
+        port: int | None = None,
+        *,
+        console: bool = False,
+        console_port: int | None = None,
+    ) -> list[str]:
         """Starts what does not run and waits until all of it is up. Returns the names of what was started.
 
         `nodes` is the least number of nodes (more are added to a pool that has fewer; a pool never loses one here);
         without it, those that are there, or six for a new pool. `port` is the coordinator's, kept for later starts.
+        With `console` the console too, on `console_port`, else where it was last time or the next free port.
         """
         if nodes is not None and not 1 <= nodes <= MAX_NODES:
             raise InvalidArgument(f"--nodes must be 1 to {MAX_NODES}, not {nodes}")
-        if port is not None and not 0 < port < 65536:
-            raise InvalidArgument(f"--port must be 1 to 65535, not {port}")
+        for option, wanted in (("--port", port), ("--console-port", console_port)):
+            if wanted is not None and not 0 < wanted < 65536:
+                raise InvalidArgument(f"{option} must be 1 to 65535, not {wanted}")
         self._make_folders()
         with self._lock():
             address = self._address(port)
@@ -268,10 +283,42 @@ class LocalPool:
                 address = self._start_coordinator(coordinator, address, fixed=port is not None or self.exists)
                 started.append(coordinator.name)
             status = self._wait_for_coordinator(coordinator, address)
-            self._write_pool_file(PoolFile(status.pool_id, address, count))
+            before = self.pool_file().console if self.exists else ""
+            self._write_pool_file(PoolFile(status.pool_id, address, count, before))
             waited = [self.node(number) for number in self.node_numbers()]
             started += self._start_nodes(waited, address)
+            if console:
+                started += self._start_console(console_port)
             return started
+
+    def _start_console(self, port: int | None) -> list[str]:
+        """Starts the console unless it runs. A port that was not asked for may be another one than last time."""
+        console, pool = self.console(), self.pool_file()
+        before = int(pool.console.rpartition(":")[2] or FIRST_CONSOLE_PORT)
+        if running_pid(console) is not None:
+            if port not in (None, before):
+                raise Busy(f"the console runs on port {before}: stop it first (`redfs down --data {self.folder}`)")
+            return []
+        if port is not None and not port_is_free(port):
+            raise Busy(f"port {port} is taken by another program: choose another one with --console-port")
+        wanted = port or (before if port_is_free(before) else free_port(FIRST_CONSOLE_PORT))
+        while True:
+            address = f"{HOST}:{wanted}"
+            self._write_pool_file(replace(pool, console=address))
+            self._spawn(console, ["--listen", address])
+            try:
+                self._wait(partial(self._listens, console, wanted), [console])
+            except Unavailable:
+                if port is not None or port_is_free(wanted):
+                    raise
+                wanted = free_port(wanted + 1)
+            else:
+                return [console.name]
+
+    @property
+    def console_url(self) -> str:
+        """Where the console answers; empty where none runs."""
+        return f"http://{self.pool_file().console}" if running_pid(self.console()) is not None else ""
 
     def _start_coordinator(self, coordinator: Member, address: str, *, fixed: bool) -> str:
         """Starts it and waits until it listens; returns where. A port that was not asked for may be another one, if
@@ -412,6 +459,7 @@ class LocalPool:
             "pool_id": pool.pool_id,
             "coordinator": pool.coordinator,
             "nodes": pool.nodes,
+            "console": pool.console,
         }
         path = self.folder / POOL_FILE
         beside = path.with_suffix(".new")
@@ -429,11 +477,11 @@ class LocalPool:
     # ------------------------------------------------------------ stop
 
     def stop(self) -> list[str]:
-        """Stops the nodes, then the coordinator; the data stays. Returns the names of what was stopped."""
+        """Stops console and nodes, then the coordinator; the data stays. Returns the names of what was stopped."""
         self.pool_file()
         with self._lock():
-            nodes = [self.node(number) for number in self.node_numbers()]
-            return self._stop_all(nodes) + self._stop_all([self.coordinator()])
+            first = [self.console(), *(self.node(number) for number in self.node_numbers())]
+            return self._stop_all(first) + self._stop_all([self.coordinator()])
 
     def stop_node(self, number: int) -> bool:
         """Stops one node. False if it did not run."""

@@ -34,6 +34,8 @@ from redfs.client.config import log_path
 from redfs.core.errors import InternalError, RedfsError
 
 if TYPE_CHECKING:
+    from redfs.client.fs.copier import Copier
+    from redfs.client.fs.figures import FiguresReporter
     from redfs.client.fs.vfs import Vfs
 
 log = logging.getLogger("redfs.mount")
@@ -46,6 +48,8 @@ TICK_S = 0.5
 """Between two looks for old data and waiting commits."""
 MAX_REQUESTS = 200
 """FUSE requests in work. One that waits (for a lease, for room) holds its place; programs at work are far fewer."""
+SHOW_END_S = 1.0
+"""For the kernel to take in what it is being told, where the mount ends meanwhile: it takes microseconds."""
 READ_AHEAD_KIB = 1024
 """The kernel's read-ahead, and so the size of its reads; set where root may."""
 
@@ -195,6 +199,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.data.reader import BlockReader
     from redfs.client.data.store import BlockStore
     from redfs.client.fs.config import FsConfig
+    from redfs.client.fs.copier import Copier
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
     from redfs.client.session import CoordinatorSession, SessionConfig
@@ -217,8 +222,10 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_flush = vfs.on_flush
             session.on_lapsed = vfs.on_lapsed
             session.on_gone = vfs.on_gone
+            copier = Copier(session, vfs, show=_show)
+            session.on_copy = copier.on_copy
             await vfs.start()
-            lost = await _serve_fuse(options, mountpoint, log_file, vfs, session, tell)
+            lost = await _serve_fuse(options, mountpoint, log_file, vfs, session, copier, tell)
         finally:
             await reader.close()
             await store.close()
@@ -235,12 +242,14 @@ async def _serve_fuse(
     log_file: str,
     vfs: Vfs,
     session: Any,
+    copier: Copier,
     tell: Callable[[RedfsError | None], None],
 ) -> str | None:
     """Mounts, serves requests until the end, flushes. Returns what could not be saved, as a message."""
     import pyfuse3
 
     from redfs.client.fs import fuse_loop
+    from redfs.client.fs.figures import FiguresReporter
     from redfs.client.fs.fuse_adapter import FuseAdapter
 
     readiness = fuse_loop.enable()
@@ -250,16 +259,18 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        pyfuse3.init(FuseAdapter(vfs, session), str(mountpoint), fuse_options)
+        adapter = FuseAdapter(vfs, session)
+        pyfuse3.init(adapter, str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(
             f"FUSE cannot mount on {mountpoint} ({error}): is /dev/fuse there, and fuse3 installed?"
         ) from error
     ticking: asyncio.Task[None] | None = None
+    reporter = FiguresReporter(session, adapter.figures)
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
-        ticking = asyncio.create_task(_tick(vfs))
+        ticking = asyncio.create_task(_tick(vfs, reporter))
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
@@ -276,11 +287,33 @@ async def _serve_fuse(
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
     finally:
+        await copier.stop()
         pyfuse3.close(unmount=True)
         lost = await _save(vfs)
         if ticking is not None:
             ticking.cancel()
+        await reporter.finish()
     return lost
+
+
+async def _show(parent: int, name: bytes) -> None:
+    """A name in a folder was made or replaced, and by no request of the kernel's: makes the kernel look again."""
+    import pyfuse3
+
+    def forget() -> None:
+        with contextlib.suppress(FileNotFoundError):  # the kernel knows nothing of it
+            pyfuse3.invalidate_entry(parent, name)
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(parent, True)
+
+    # In a thread, since the kernel may first wait for a request in that folder, which this loop answers. Should the
+    # mount end meanwhile, the thread gets a moment: it works on what is closed then.
+    forgetting = asyncio.ensure_future(asyncio.to_thread(forget))
+    try:
+        await asyncio.shield(forgetting)
+    except asyncio.CancelledError:
+        await asyncio.wait([forgetting], timeout=SHOW_END_S)
+        raise
 
 
 async def _save(vfs: Vfs) -> str | None:
@@ -292,10 +325,11 @@ async def _save(vfs: Vfs) -> str | None:
     return None
 
 
-async def _tick(vfs: Vfs) -> None:
+async def _tick(vfs: Vfs, reporter: FiguresReporter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         vfs.tick()
+        reporter.tick()
 
 
 def _end_on_signals(vfs: Vfs) -> list[asyncio.Task[None]]:

@@ -31,13 +31,17 @@ from redfs.core.errors import InternalError, LeaseLapsed, RedfsError, Unavailabl
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
 from redfs.proto.rpc import PROTOCOL_VERSION, open_channel
-from redfs.proto.rpc_errors import error_of
+from redfs.proto.rpc_errors import error_of, failure_of
 
 log = logging.getLogger("redfs.session")
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
 MAX_ORDERS = 16
 """Flush orders worked on at once: one for each volume mounted here, and a repetition of it."""
+
+
+MAX_COPIES = 64
+"""Copy orders worked on at once, those that are refused included; the coordinator keeps to 16."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,11 @@ async def _no_flush(volume_id: int) -> None:
     """The owner keeps nothing dirty."""
 
 
+async def _no_copies(volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
+    """The owner has no volume that it could copy into."""
+    return pb.CopyFilesReply(unattended=True)
+
+
 class CoordinatorSession:
     """See the module. Belongs to one event loop; made by `open`, ended by `close`."""
 
@@ -127,6 +136,8 @@ class CoordinatorSession:
         self.on_lapsed: Callable[[], None] = lambda: None
         self.on_gone: Callable[[int], None] = lambda _: None
         """Called with a volume's id when the coordinator says that it was deleted."""
+        self.on_copy: Callable[[int, pb.CopyFiles], Awaitable[pb.CopyFilesReply]] = _no_copies
+        """Copies files into the volume of that id for somebody else."""
         self._client_name = client_name
         self._config = config
         self._connect = connect
@@ -145,6 +156,8 @@ class CoordinatorSession:
         self._closing = False
         self._first_reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._orders: set[asyncio.Task[None]] = set()
+        self._copies: dict[int, asyncio.Task[None]] = {}
+        """Copy orders that are under way or not answered yet, by their id."""
         self._runner: asyncio.Task[None] | None = None
 
     @classmethod
@@ -405,6 +418,9 @@ class CoordinatorSession:
         if reply.HasField("gone"):
             self.on_gone(reply.gone.volume_id)
             return
+        if reply.HasField("copy"):
+            self._begin_copy(reply.copy)
+            return
         if not reply.HasField("flush"):
             log.info("an order of the coordinator that this client does not know was left out")
             return
@@ -422,6 +438,33 @@ class CoordinatorSession:
             await self.call(flush_done=pb.FlushDone(flush_id=flush_id))
         except (RedfsError, OSError) as error:
             log.warning("the flush that the coordinator asked for failed: %s", error)
+
+    def _begin_copy(self, order: pb.Copy) -> None:
+        """Begins to carry out a Copy order. One that came again after a lost stream is under way already: its answer,
+        if there is one, is repeated with the other requests."""
+        if order.copy_id in self._copies:
+            return
+        if len(self._copies) >= MAX_COPIES:
+            log.warning("more than %d copies at once: one was left out", MAX_COPIES)
+            return
+        task = self._copies[order.copy_id] = asyncio.create_task(self._copy(order))
+        task.add_done_callback(lambda _: self._copies.pop(order.copy_id, None))
+
+    async def _copy(self, order: pb.Copy) -> None:
+        done = pb.CopyDone(copy_id=order.copy_id)
+        try:
+            done.reply.CopyFrom(await self.on_copy(order.volume_id, order.request))
+        except RedfsError as error:
+            log.warning("a copy to %s failed: %s", order.request.target, error)
+            done.failure.CopyFrom(failure_of(error))
+        except Exception as error:
+            log.exception("a copy to %s broke off", order.request.target)
+            broken = InternalError(f"the mount broke off copying ({error!r}): its log says where")
+            done.failure.CopyFrom(failure_of(broken))
+        try:
+            await self.call(copy_done=done)
+        except RedfsError as error:
+            log.warning("the coordinator was not told how a copy ended: %s", error)
 
     # ------------------------------------------------------------ the lease
 
@@ -456,7 +499,7 @@ class CoordinatorSession:
 
     async def _stop(self, error: RedfsError) -> None:
         self._dead = self._dead or error
-        tasks = [*self._orders, *([self._runner] if self._runner is not None else [])]
+        tasks = [*self._orders, *self._copies.values(), *([self._runner] if self._runner is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

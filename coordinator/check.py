@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from redfs.coordinator.jobs import all_jobs
 from redfs.coordinator.reads import VolumeReader, reader_of
+from redfs.coordinator.schedules import verify_schedules
 from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
 from redfs.coordinator.txn import weigh_pieces
@@ -50,20 +51,19 @@ from redfs.core.tables import (
     SegmentRow,
     SegmentState,
     StatsRow,
-    VolumeRow,
     VolumeState,
     decode_block,
     decode_segment,
     decode_u64,
-    job_key,
     pack_held_shards,
     pair_key,
     split_dedupe_key,
     split_doomed_key,
+    split_job_key,
     split_pair,
     u64_key,
 )
-from redfs.core.versions import audit_weights, verify
+from redfs.core.versions import Ancestry, audit_weights, verify
 from redfs.core.versions.layout import PINS, VERSIONS, Holder, HolderType, Pin, is_held, parse_held
 from redfs.core.volume_tree import ReadTree, verify_tree
 
@@ -127,6 +127,7 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
     yield from verify(kv)
     pause()
     yield from verify_tree(kv)
+    yield from verify_schedules(kv)
     yield from _check_holders(kv)
     totals = Counter[str]()
     live: Counter[int] = Counter()
@@ -141,10 +142,12 @@ def _problems(kv: ReadKv, pause: Pause) -> Iterator[str | int]:
         if have != found:
             yield f"the pool's total {name} is {have} and counted from scratch {found}"
     tree = ReadTree(kv)
+    ancestry = Ancestry()
+    freeing = {job.volume_id for key, job in all_jobs(kv) if split_job_key(key)[0] != JobKind.REAP}
     for row in tree.all():
         if row.state == VolumeState.OK:
-            yield from check_volume(kv, reader_of(kv, row), pause)
-        elif row.state == VolumeState.DELETING and not _has_job(kv, row):
+            yield from check_volume(kv, reader_of(kv, row, ancestry), pause)
+        elif row.state == VolumeState.DELETING and row.volume_id not in freeing:
             yield f"volume {row.volume_id} ({row.name}) is being deleted and no job does it"
 
 
@@ -168,10 +171,6 @@ def _check_holders(kv: ReadKv) -> Iterator[str]:
             held.discard((pin, holder))
     for pin, holder in sorted(held):
         yield f"{holder.type.name.lower()} {holder.id} does not hold its pin {pin.lineage}/{pin.epoch}"
-
-
-def _has_job(kv: ReadKv, row: VolumeRow) -> bool:
-    return any(job.volume_id == row.volume_id and key[:1] != job_key(JobKind.REAP, 0)[:1] for key, job in all_jobs(kv))
 
 
 # ---------------------------------------------------------------- blocks, segments, dedupe index

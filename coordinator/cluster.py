@@ -8,7 +8,7 @@ and the event loop.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -65,6 +65,8 @@ class Cluster:
         self._nodes: dict[int, _Live] = {}
         self._started_s = clock.monotonic()
         self._streams = 0
+        self.on_change: Callable[[bool], None] = lambda _: None
+        """Called where a node came, went or (with True) only said other numbers; not where one falls silent."""
 
     def load(self, rows: Iterable[tuple[int, NodeRow]]) -> None:
         """The stored nodes, at start; down until they report."""
@@ -80,14 +82,18 @@ class Cluster:
             if live is None:
                 live = self._nodes[node_id] = _Live(row)
             live.row, live.stream, live.seen_s = row, self._streams, None
-            return self._streams
+            stream = self._streams
+        self.on_change(False)
+        return stream
 
     def detached(self, node_id: int, stream: int) -> None:
         """A stream ended; nothing happens where the node has a newer one."""
         with self._lock:
             live = self._nodes.get(node_id)
-            if live is not None and live.stream == stream:
-                live.stream = 0
+            if live is None or live.stream != stream:
+                return
+            live.stream = 0
+        self.on_change(False)
 
     def reported(self, node_id: int, stream: int, report: Report) -> bool:
         """A heartbeat. False where the stream is not the node's newest: it must end."""
@@ -95,8 +101,13 @@ class Cluster:
             live = self._nodes.get(node_id)
             if live is None or live.stream != stream:
                 return False
-            live.report, live.seen_s, live.written_bytes = report, self._clock.monotonic(), 0
-            return True
+            now_s = self._clock.monotonic()
+            was_up, before = self._is_up(live, now_s), live.report
+            live.report, live.seen_s, live.written_bytes = report, now_s, 0
+            is_up = self._is_up(live, now_s)
+        if was_up != is_up or before != report:
+            self.on_change(was_up == is_up)
+        return True
 
     def is_current(self, node_id: int, stream: int) -> bool:
         """Whether the stream is the node's newest."""

@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from redfs.coordinator import check, reads
 from redfs.coordinator.cluster import NodeView, Report
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.figures import MountFigures
+from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.nodes import Hello
+from redfs.coordinator.schedules import Schedule
 from redfs.coordinator.status import Status
 from redfs.coordinator.usage import Usage
 from redfs.coordinator.volumes import COMPRESSION_NAMES
+from redfs.coordinator.watch import Topic
 from redfs.core import diff
 from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout
@@ -122,6 +126,24 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
     )
 
 
+def from_figures(sent: pb.Figures) -> MountFigures:
+    return MountFigures(sent.read_bytes, sent.written_bytes, sent.operations, sent.busy_us)
+
+
+def to_figures(figures: MountFigures) -> pb.Figures:
+    return pb.Figures(**figures._asdict())
+
+
+def to_changed(topics: Topic, figures: MountFigures | None) -> pb.Changed:
+    return pb.Changed(
+        tree=bool(topics & (Topic.TREE | Topic.USAGE)),
+        nodes=bool(topics & (Topic.NODES | Topic.REPORTS)),
+        jobs=bool(topics & Topic.JOBS),
+        schedules=bool(topics & Topic.SCHEDULES),
+        figures=None if figures is None else to_figures(figures),
+    )
+
+
 def from_hello(hello: pb.NodeHello) -> Hello:
     return Hello(
         hello.pool_id,
@@ -165,10 +187,7 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         charged_bytes=status.totals.charged_bytes,
         volumes=status.volumes,
         sessions=status.sessions,
-        jobs=[
-            pb.Job(job_id=j.job.job_id, kind=j.kind, state=j.state, subject=j.job.subject, done=j.job.done)
-            for j in status.jobs
-        ],
+        jobs=[to_job(job) for job in status.jobs],
         uptime_s=status.uptime_s,
         shards_to_delete=status.shards_to_delete,
         commits=commits,
@@ -180,6 +199,14 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
 
 def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
     return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
+
+
+def to_schedule(schedule: Schedule) -> pb.Schedule:
+    return pb.Schedule(volume=schedule.volume, label=schedule.label, **schedule.row._asdict())
+
+
+def to_job(job: ShownJob) -> pb.Job:
+    return pb.Job(**job._asdict())
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

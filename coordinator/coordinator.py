@@ -17,9 +17,12 @@ from typing import Any, NamedTuple, TypeVar
 from redfs.coordinator import nodes, reclaim, sessions, volumes
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
+from redfs.coordinator.jobs import next_job
 from redfs.coordinator.leases import Leases
+from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
+from redfs.coordinator.watch import topics_of
 from redfs.core.errors import InternalError, RedfsError, WrongFormat
 from redfs.core.kv import Change
 from redfs.core.tables import (
@@ -79,7 +82,9 @@ class Coordinator:
         self.config = config
         self.cluster = Cluster(clock, config)
         self.leases = Leases(clock, config.lease_s)
-        self.env = Environment(config, clock, randomness, self.cluster, self.leases, hooks or Hooks())
+        self.env = Environment(
+            config, clock, randomness, self.cluster, self.leases, JobProgress(clock), hooks or Hooks()
+        )
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
@@ -90,6 +95,7 @@ class Coordinator:
         self.damage_reports = 0
         self._next_job = b""
         self.has_jobs = True
+        """Whether there may be a job that is not paused."""
         pool_id = randomness.token_bytes(POOL_ID_BYTES).hex()
         self.execute(lambda txn: volumes.bootstrap(txn, pool_id))
         with store.read() as kv:
@@ -98,8 +104,10 @@ class Coordinator:
                 raise WrongFormat(f"the metadata has format {found}, this RedFS knows {ROW_VERSION}: use a newer one")
             self.pool_id = (kv.get(META, POOL_ID_KEY) or b"").decode()
             self.cluster.load(nodes.stored_nodes(kv))
-            self.leases.load(decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9))
-            self.has_jobs = kv.first(JOBS, b"", b"\xff") is not None
+            sessions_there = [decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9)]
+            self.leases.load(sessions_there)
+            self.env.figures.load(sessions_there)
+            self.has_jobs = next_job(kv, b"") is not None
 
     def read(self) -> Reading:
         """A read transaction on the committed state."""
@@ -119,10 +127,10 @@ class Coordinator:
         An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied.
         """
 
-        def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], bool]:
+        def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], set[str]]:
             outcomes: list[Outcome] = []
             effects: list[Callable[[], None]] = []
-            jobs = False
+            touched: set[str] = set()
             raw = kv.get(META, POSITION_KEY)
             position = 0 if raw is None else decode_u64(raw)
             for command in commands:
@@ -136,36 +144,39 @@ class Coordinator:
                 changes = txn.changes()
                 if changes:
                     position = apply(kv, position + 1, changes)
-                    jobs = jobs or any(table == JOBS for table, _, _ in changes)
+                    touched.update(txn.kv.changed_tables())
                 outcomes.append(Outcome(value, None))
                 effects += txn.after_commit
-            return outcomes, effects, jobs
+            return outcomes, effects, touched
 
         try:
-            outcomes, effects, jobs = self.store.write(body)
+            outcomes, effects, touched = self.store.write(body)
         except RedfsError as error:
             return [Outcome(None, error) for _ in commands]
         self.transactions += 1
         for effect in effects:
             effect()
-        self.has_jobs = self.has_jobs or jobs
+        self.has_jobs = self.has_jobs or JOBS in touched
+        topics = topics_of(touched)
+        if topics:
+            self.env.hooks.changed(topics)
         for outcome in outcomes:
             if isinstance(outcome.error, InternalError):
                 log.error("a command was refused by a broken invariant: %s", outcome.error)
         return outcomes
 
     def background_step(self) -> bool:
-        """One bounded step of the next job, jobs taking turns. False where there is none."""
+        """One bounded step of the next job, jobs taking turns. False where there is none that is not paused."""
         if not self.has_jobs:
             return False
         with self.read() as kv:
-            job = kv.first(JOBS, self._next_job, b"\xff") or kv.first(JOBS, b"", b"\xff")
-        if job is None:
+            key = next_job(kv, self._next_job)
+        if key is None:
             self.has_jobs = False
             return False
-        key = job[0]
-        self.execute(lambda txn: reclaim.run_step(txn, key))
+        # Also where the step fails it is the next one's turn.
         self._next_job = key + b"\0"
+        self.execute(lambda txn: reclaim.run_step(txn, key))
         return True
 
     def forgotten_sessions(self) -> bool:

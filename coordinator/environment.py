@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Protocol, Self
 
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument
 from redfs.core.policy import DEFAULT_POLICY, parse_policy
 
@@ -66,6 +67,8 @@ class Hooks:
     """With the ids of a session and of the volume that it had mounted, which was deleted: it must be told."""
     shards_doomed: Callable[[int], None] = field(default=_nothing)
     """With a node id: it has shards to delete."""
+    changed: Callable[[Topic], None] = field(default=_nothing)
+    """With what is different now, where anybody could want to know. Called from other threads too."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class CoordinatorConfig:
     """A snapshot waits this long for the mount to write what it holds."""
     hold_back: float = 0.03
     """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
+    schedule_min_s: float = 60.0
+    """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
     map_bytes: int = 256 << 30
@@ -97,7 +102,14 @@ class CoordinatorConfig:
 
     def __post_init__(self) -> None:
         parse_policy(self.default_policy)
-        for name in ("lease_s", "session_keep_s", "heartbeat_s", "node_down_s", "inventory_interval_s"):
+        for name in (
+            "lease_s",
+            "session_keep_s",
+            "heartbeat_s",
+            "node_down_s",
+            "inventory_interval_s",
+            "schedule_min_s",
+        ):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"setting {name} must be more than 0")
         if self.node_down_s <= self.heartbeat_s:

@@ -23,8 +23,9 @@ import uvloop
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
 from redfs.coordinator.identity import DataFolder, publish
+from redfs.coordinator.scheduler import scheduler_of
 from redfs.coordinator.service import serve
-from redfs.coordinator.shell import Shell
+from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import STORE_FILE, LmdbStore
 from redfs.core.errors import Busy, InternalError, InvalidArgument, RedfsError, WrongFormat
 from redfs.proto import rpc
@@ -112,11 +113,10 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     gc.freeze()
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
     ticker = asyncio.create_task(_tick(shell), name="ticker")
+    scheduling = asyncio.create_task(scheduler_of(shell).run_for_ever(), name="scheduler")
     await stop.wait()
     log.info("stopping")
-    ticker.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await ticker
+    await cancel_and_wait([ticker, scheduling])
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)
     coordinator.store.close()

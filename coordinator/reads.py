@@ -36,6 +36,7 @@ from redfs.core.tables import (
     u64_key,
 )
 from redfs.core.versions import Pin
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.changes import ChangedObjects, candidates, sees, windows_between
 from redfs.core.versions.reader import VersionReader, check_object
 from redfs.core.volume_tree import ReadTree
@@ -84,19 +85,22 @@ class Located(NamedTuple):
     segments: list[tuple[int, SegmentRow]]
 
 
-def reader_of(kv: ReadKv, row: VolumeRow) -> VolumeReader:
-    """The node of the tree as of its epoch, a live one as of its head."""
-    versions = VersionReader(kv)
+def reader_of(kv: ReadKv, row: VolumeRow, ancestry: Ancestry | None = None) -> VolumeReader:
+    """The node of the tree as of its epoch, a live one as of its head.
+
+    `ancestry` (the environment's) spares the walk through the generations; `kv` must be of a committed state then.
+    """
+    versions = VersionReader(kv, ancestry)
     return VolumeReader(row, row.epoch or versions.head_epoch(row.lineage), versions)
 
 
-def volume_reader(kv: ReadKv, session_id: int, volume_id: int) -> VolumeReader:
+def volume_reader(kv: ReadKv, session_id: int, volume_id: int, ancestry: Ancestry | None = None) -> VolumeReader:
     """A volume or view that the session attached. LeaseLapsed where it has it no more."""
     attachment = kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
     row = None if attachment is None else view_of(attachment) or ReadTree(kv).get(volume_id)
     if row is None:
         raise LeaseLapsed(f"volume {volume_id} is not attached to this session any more: mount it again")
-    return reader_of(kv, row)
+    return reader_of(kv, row, ancestry)
 
 
 def get_rows(volume: VolumeReader, keys: Sequence[tuple[int, bytes]]) -> list[Row]:

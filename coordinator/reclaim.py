@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from redfs.coordinator.jobs import add_job
+from redfs.coordinator.jobs import add_job, end_job
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.volumes import holder_of
 from redfs.core.errors import InternalError
@@ -53,12 +53,20 @@ def _reclaimed(txn: Txn, key: bytes, job: JobRow, step: ReclaimStep) -> bool:
         pin = step.dropped_pin
         add_job(txn, JobKind.RECLAIM_PIN, pin.lineage, pin.epoch, 0, job.subject)
     if not step.done:
-        txn.kv.put(JOBS, key, encode_job(job._replace(done=job.done + step.rows)))
+        _went_on(txn, key, job, step.rows)
         return False
-    txn.kv.delete(JOBS, key)
+    end_job(txn, key, job)
     if job.volume_id:
         txn.tree.freed(job.volume_id)
     return True
+
+
+def _went_on(txn: Txn, key: bytes, job: JobRow, rows: int) -> None:
+    """The job's row after a step, with what that freed."""
+    freed_bytes = max(0, -txn.counted.logical_bytes)
+    after = job._replace(done=job.done + rows, done_bytes=job.done_bytes + freed_bytes)
+    txn.kv.put(JOBS, key, encode_job(after))
+    txn.after_commit.append(lambda: txn.env.progress.stepped(job.job_id, job.done_bytes, after.done_bytes))
 
 
 # ---------------------------------------------------------------- orphans
@@ -75,7 +83,7 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
     """Frees what one orphan of a volume's head still has, or goes on to the next one."""
     volume = txn.tree.get(volume_id)
     if volume is None or volume.state != VolumeState.OK:
-        txn.kv.delete(JOBS, key)
+        end_job(txn, key, job)
         return True
     lineage = volume.lineage
     epoch = txn.versions.head_epoch(lineage)
@@ -83,7 +91,7 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
     page, resume = txn.versions.scan_page(lineage, epoch, Kind.ORPHAN, place.orphan, None, 1, budget)
     if not page:
         if resume is None:
-            txn.kv.delete(JOBS, key)
+            end_job(txn, key, job)
             return True
         return _later(txn, key, job, _Place(resume, b""), budget)
     orphan = page[0][0]
@@ -134,5 +142,5 @@ def _later(txn: Txn, key: bytes, job: JobRow, place: _Place, rows: int) -> bool:
     if len(orphan) > _ORPHAN_BYTES:
         number = int.from_bytes(orphan[:_ORPHAN_BYTES], "big") + 1
         orphan = number.to_bytes(_ORPHAN_BYTES, "big")
-    txn.kv.put(JOBS, key, encode_job(job._replace(cursor=orphan + place.slot, done=job.done + rows)))
+    _went_on(txn, key, job._replace(cursor=orphan + place.slot), rows)
     return False

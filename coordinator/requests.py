@@ -7,14 +7,15 @@ drive it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
 from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.usage import usage_of
-from redfs.coordinator.volumes import mounts_of
+from redfs.coordinator.volumes import all_mounts, mounts_of
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
@@ -68,9 +69,16 @@ def is_quick(request: pb.SessionRequest) -> bool:
 class Requests:
     """Requests of sessions to one coordinator."""
 
-    def __init__(self, coordinator: Coordinator, flush_done: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        flush_done: Callable[[int, int], None],
+        copy_done: Callable[[int, pb.CopyDone], None],
+    ) -> None:
         self._coordinator = coordinator
         self._flush_done = flush_done
+        self._ancestry = coordinator.env.ancestry
+        self._copy_done = copy_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
             "renew": self._renew,
             "attach": self._attach,
@@ -91,7 +99,9 @@ class Requests:
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "report_damage": self._report_damage,
+            "report_figures": self._report_figures,
             "flush_done": self._flushed,
+            "copy_done": self._copied,
             "close": self._close,
         }
 
@@ -118,7 +128,7 @@ class Requests:
             else:
                 row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
             return pb.AttachReply(
-                volume=show_volume(txn.kv, row),
+                volume=show_volume(txn.kv, row, txn.versions),
                 lineage=row.lineage,
                 epoch=row.epoch,
                 root=root,
@@ -135,21 +145,31 @@ class Requests:
     def _close(self, session_id: int, _: pb.Close) -> Later:
         return Later(lambda txn: sessions.end_session(txn, session_id), lambda _: {"close": pb.CloseReply()})
 
+    def _report_figures(self, session_id: int, request: pb.ReportFigures) -> Answer:
+        env = self._coordinator.env
+        if env.figures.report(session_id, convert.from_figures(request.figures)):
+            env.hooks.changed(Topic.FIGURES)
+        return {"report_figures": pb.ReportFiguresReply()}
+
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
         self._flush_done(session_id, request.flush_id)
         return {"flush_done": pb.FlushDoneReply()}
+
+    def _copied(self, session_id: int, request: pb.CopyDone) -> Answer:
+        self._copy_done(session_id, request)
+        return {"copy_done": pb.CopyDoneReply()}
 
     # -- reads of a committed state
 
     def _get_rows(self, session_id: int, request: pb.GetRows) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows = reads.get_rows(volume, [(key.kind, key.obj) for key in request.keys])
         return {"get_rows": pb.GetRowsReply(rows=convert.to_rows(rows))}
 
     def _read_folder(self, session_id: int, request: pb.ReadFolder) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, last, complete = reads.read_folder(volume, request.ino, request.after, request.limit)
         return {"read_folder": pb.ReadFolderReply(rows=convert.to_rows(rows), last=last, complete=complete)}
 
@@ -157,14 +177,14 @@ class Requests:
         if request.since:
             return self._scan_changes(session_id, request)
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, complete = reads.scan_rows(volume, request.kind, request.start, request.end, request.limit)
         return {"scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=complete)}
 
     def _scan_changes(self, session_id: int, request: pb.ScanRows) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
-            since = reads.volume_reader(kv, session_id, request.since)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
+            since = reads.volume_reader(kv, session_id, request.since, self._ancestry)
             rows, following = reads.changed_rows(kv, since, volume, request.start, request.limit)
         return {
             "scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=following is None, next=following or b"")
@@ -172,7 +192,7 @@ class Requests:
 
     def _read_slots(self, session_id: int, request: pb.ReadSlots) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             rows, located = reads.read_slots(kv, volume, request.ino, request.generation, request.first, request.count)
         return {
             "read_slots": pb.ReadSlotsReply(
@@ -202,7 +222,7 @@ class Requests:
     def _find_blocks(self, session_id: int, request: pb.FindBlocks) -> Answer:
         up = self._coordinator.cluster.up()
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
             found = reads.find_blocks(kv, volume, request.fingerprints, up)
         return {"find_blocks": pb.FindBlocksReply(block_ids=found)}
 
@@ -213,7 +233,7 @@ class Requests:
         cluster = self._coordinator.cluster
         up = len(cluster.up())
         with self._coordinator.read() as kv:
-            row = reads.volume_reader(kv, session_id, request.volume_id).row
+            row = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry).row
             total = cluster.total_plain_bytes(shrink(row.policy, up, 1)) if up else 0
             free = min(total, sessions.writable_bytes(Txn(kv, self._coordinator.env), row))
             left = sessions.quota_left(kv, row)
@@ -288,17 +308,20 @@ def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
     return pb.ListNodesReply(nodes=[convert.to_node(node) for node in coordinator.cluster.view()])
 
 
-def show_volume(kv: ReadKv, row: VolumeRow, versions: VersionReader | None = None) -> pb.Volume:
-    """A node of the tree for people."""
+def show_volume(
+    kv: ReadKv, row: VolumeRow, versions: VersionReader | None = None, mounts: Iterable[str] | None = None
+) -> pb.Volume:
+    """A node of the tree for people; `mounts` are looked up where they are not given."""
     usage = usage_of(kv, versions or VersionReader(kv), row)
     has_snapshots = row.kind == VolumeKind.LIVE and ReadTree(kv).has_snapshots(row.volume_id)
     allowed = operations_on(row, has_snapshots=has_snapshots)
-    return convert.to_volume(row, mounts_of(kv, row.volume_id), usage, allowed)
+    return convert.to_volume(row, mounts_of(kv, row.volume_id) if mounts is None else mounts, usage, allowed)
 
 
 def list_volumes(coordinator: Coordinator) -> pb.VolumeList:
     """The whole tree."""
     with coordinator.read() as kv:
-        versions = VersionReader(kv)
-        rows = [show_volume(kv, row, versions) for row in ReadTree(kv).all()]
+        mounts = all_mounts(kv)
+        versions = VersionReader(kv, coordinator.env.ancestry)
+        rows = [show_volume(kv, row, versions, mounts.get(row.volume_id, ())) for row in ReadTree(kv).all()]
     return pb.VolumeList(volumes=rows)

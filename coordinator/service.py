@@ -16,16 +16,19 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, requests, usage, volumes
+from redfs.coordinator import check, convert, jobs, requests, schedules, usage, volumes
 from redfs.coordinator.coordinator import Command
+from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
 from redfs.coordinator.txn import Txn
+from redfs.coordinator.watch import Topic
 from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
 from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree
 from redfs.proto import rpc_errors
 from redfs.proto.gen import cluster_pb2 as pb
@@ -41,6 +44,8 @@ CHECK_STALL_S = 60.0
 """A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
 DIFF_STALL_S = 600.0
 """A comparison whose caller takes nothing for this long is ended: it keeps old versions from being freed."""
+WATCH_STALL_S = 60.0
+"""A watcher that takes nothing for this long is ended: it keeps its place from others."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +66,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._requests = requests.Requests(shell.coordinator, shell.flush_done)
+        self._requests = requests.Requests(shell.coordinator, shell.flush_done, shell.copies.done)
         self._checking = False
         self._differences = Differences(shell)
 
@@ -72,7 +77,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     def _shown(self, row: VolumeRow) -> pb.Volume:
         with self._coordinator.read() as kv:
-            return requests.show_volume(kv, row)
+            return requests.show_volume(kv, row, VersionReader(kv, self._coordinator.env.ancestry))
 
     async def _volume(self, context: Any, command: Command[VolumeRow]) -> pb.Volume:
         return self._shown(await _answer(context, self._shell.run(command)))
@@ -201,6 +206,30 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         except RedfsError as error:
             await rpc_errors.abort(context, error)
 
+    async def CopyBetween(self, request: pb.CopyFiles, context: Any) -> pb.CopyFilesReply:  # noqa: N802
+        return await _answer(context, self._copy_between(request))
+
+    async def _copy_between(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        """Has the holder of the target copy into it, once all that a mount of the source was told is committed."""
+        with self._coordinator.read() as kv:
+            source = ReadTree(kv).named(request.source)
+            target = ReadTree(kv).named(request.target)
+            require_target(target, request.target)
+        leases = self._coordinator.leases
+        if not await self._flush_holder(request.source, self._coordinator.config.flush_deadline_s):
+            with self._coordinator.read() as kv:
+                holder = volumes.holder_of(kv, source.volume_id)
+            if holder is not None and leases.valid(holder):
+                raise Unavailable(
+                    f"the mount of {request.source!r} does not write what it holds: copy from a snapshot instead, or "
+                    "look at that mount"
+                )
+        with self._coordinator.read() as kv:
+            holder = volumes.holder_of(kv, target.volume_id)
+        if holder is None or not leases.valid(holder):
+            return pb.CopyFilesReply(unattended=True)
+        return await self._shell.copies.carry_out(holder, target.volume_id, request)
+
     # -- the pool
 
     async def GetNodes(self, _: pb.Empty, context: Any) -> pb.ListNodesReply:  # noqa: N802
@@ -209,7 +238,51 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def GetStatus(self, _: pb.Empty, context: Any) -> pb.PoolStatus:  # noqa: N802
         status = await _answer(context, self._shell.read(lambda: pool_status(self._coordinator)))
         c = self._coordinator
-        return convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
+        shown = convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
+        shown.figures.CopyFrom(convert.to_figures(c.env.figures.total()))
+        return shown
+
+    async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
+        try:
+            watcher = self._shell.watchers.join()
+        except Busy as error:
+            await rpc_errors.abort(context, error)
+        try:
+            while True:
+                topics = await watcher.next()
+                figures = self._coordinator.env.figures.total() if topics & Topic.FIGURES else None
+                async with asyncio.timeout(WATCH_STALL_S):
+                    await context.write(convert.to_changed(topics, figures))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
+        finally:
+            self._shell.watchers.leave(watcher)
+
+    async def SetSchedule(self, request: pb.Schedule, context: Any) -> pb.Schedule:  # noqa: N802
+        wanted = request.volume, request.label, request.every_s, request.keep
+        work = self._shell.run(lambda txn: schedules.set_schedule(txn, *wanted))
+        return convert.to_schedule(await _answer(context, work))
+
+    async def RemoveSchedule(self, request: pb.ScheduleName, context: Any) -> pb.Schedule:  # noqa: N802
+        work = self._shell.run(lambda txn: schedules.remove_schedule(txn, request.volume, request.label))
+        return convert.to_schedule(await _answer(context, work))
+
+    async def ListSchedules(self, request: pb.ScheduleName, context: Any) -> pb.ScheduleList:  # noqa: N802
+        def find() -> list[schedules.Schedule]:
+            unwritten = self._coordinator.env.unwritten_schedule_errors
+            with self._coordinator.read() as kv:
+                if request.volume:
+                    return schedules.of_volume(kv, request.volume, unwritten)
+                return list(schedules.all_schedules(kv, 0, unwritten))
+
+        found = await _answer(context, self._shell.read(find))
+        shown = [convert.to_schedule(schedule) for schedule in found if request.label in ("", schedule.label)]
+        return pb.ScheduleList(schedules=shown)
+
+    async def ControlJob(self, request: pb.JobControl, context: Any) -> pb.Job:  # noqa: N802
+        work = self._shell.run(lambda txn: jobs.control_job(txn, request.job_id, request.action))
+        key, row = await _answer(context, work)
+        return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
         if self._checking:

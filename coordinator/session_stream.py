@@ -190,6 +190,10 @@ class SessionStream:
         self._outgoing.append((pb.SessionReply(gone=pb.Gone(volume_id=volume_id)), 0))
         self._wake_writer.set()
 
+    def order_copy(self, order: pb.Copy) -> None:
+        self._outgoing.append((pb.SessionReply(copy=order), 0))
+        self._wake_writer.set()
+
     def finish(self) -> None:
         self._ended.set()
 

@@ -52,6 +52,7 @@ from redfs.core.tables import (
 )
 from redfs.core.versions.layout import Holder, HolderType
 from redfs.core.versions.weights import HEAD, shown_by
+from redfs.core.volume_tree import require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -76,7 +77,7 @@ def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes =
         row = require_session(txn, session_id)
         if not hmac.compare_digest(row.token, token):
             raise LeaseLapsed("the session belongs to another client: mount again")
-        txn.after_commit.append(lambda: txn.env.leases.start(session_id))
+        txn.after_commit.append(lambda: _begin(txn, session_id))
         return Opened(session_id, row.token, row.last_commit, True)
     if txn.env.leases.count() >= MAX_SESSIONS:
         raise Busy(f"the pool has {MAX_SESSIONS} sessions already: unmount some first")
@@ -84,8 +85,13 @@ def open_session(txn: Txn, client_name: str, session_id: int = 0, token: bytes =
     name = client_name[:MAX_CLIENT_NAME_CHARS] or "unnamed client"
     row = SessionRow(opened.token, txn.now_ns, 0, name)
     txn.kv.put(SESSIONS, u64_key(opened.session_id), encode_session(row))
-    txn.after_commit.append(lambda: txn.env.leases.start(opened.session_id))
+    txn.after_commit.append(lambda: _begin(txn, opened.session_id))
     return opened
+
+
+def _begin(txn: Txn, session_id: int) -> None:
+    txn.env.leases.start(session_id)
+    txn.env.figures.start(session_id)
 
 
 def require_session(txn: Txn, session_id: int) -> SessionRow:
@@ -107,9 +113,10 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
-    that lapsed is ended. Snapshots and the zero volume can only be read.
+    that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
     """
     row = txn.tree.named(name)
+    require_changeable(row, "mounted")
     _require_room(txn, session_id, row.volume_id)
     if not read_only:
         if row.kind != VolumeKind.LIVE:
@@ -215,6 +222,7 @@ def end_session(txn: Txn, session_id: int) -> None:
         txn.kv.delete(REPLIES, pair_key(session_id, number))
     txn.kv.delete(SESSIONS, u64_key(session_id))
     txn.after_commit.append(lambda: txn.env.leases.end(session_id))
+    txn.after_commit.append(lambda: txn.env.figures.end(session_id))
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
 
 

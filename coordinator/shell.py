@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
+from redfs.coordinator.copies import Copies, CopyStream
 from redfs.coordinator.state import Answer, StateThread
+from redfs.coordinator.watch import Topic, Watchers
 from redfs.core.errors import InternalError, RedfsError
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ AWAY_S = 3.0
 log = logging.getLogger(__name__)
 
 
-class OpenStream(Protocol):
+class OpenStream(CopyStream, Protocol):
     """A session's stream."""
 
     def order_flush(self, flush_id: int, volume_id: int) -> None: ...
@@ -52,6 +54,10 @@ class Shell:
         coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
+        self.watchers = Watchers(coordinator.cluster.up, self._call_on_loop, coordinator.env.clock.monotonic)
+        coordinator.env.hooks.changed = self.watchers.changed
+        coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
+        self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
         self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
         self._next_flush = 1
 
@@ -94,6 +100,7 @@ class Shell:
     # -- streams
 
     def _end_stream(self, session_id: int) -> None:
+        self.copies.session_ended(session_id)
         stream = self.sessions.get(session_id)
         if stream is not None:
             stream.finish()
@@ -110,7 +117,7 @@ class Shell:
             wake()
 
     def stream_opened(self, session_id: int, stream: OpenStream) -> None:
-        """A session's newest stream; the one before it ends. Flushes that wait are ordered again."""
+        """A session's newest stream; the one before it ends. Flushes and copies that wait are ordered again."""
         before = self.sessions.get(session_id)
         if before is not None:
             before.finish()
@@ -118,6 +125,7 @@ class Shell:
         for flush_id, (session, volume_id, _) in list(self._flushes.items()):
             if session == session_id:
                 stream.order_flush(flush_id, volume_id)
+        self.copies.stream_opened(session_id, stream)
 
     def stream_closed(self, session_id: int, stream: OpenStream) -> None:
         if self.sessions.get(session_id) is stream:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from redfs.coordinator import schedules
 from redfs.coordinator.cluster import NodeView
 from redfs.coordinator.coordinator import Coordinator
-from redfs.coordinator.jobs import MAX_SHOWN_JOBS, all_jobs
+from redfs.coordinator.jobs import ShownJob, shown_jobs
 from redfs.core.kv import ReadKv
 from redfs.core.policy import Policy
 from redfs.core.tables import (
@@ -15,14 +16,11 @@ from redfs.core.tables import (
     DOOMED,
     META,
     STATS_KEY,
-    JobKind,
-    JobRow,
     StatsRow,
     VolumeKind,
     VolumeState,
     decode_damage,
     decode_stats,
-    split_job_key,
 )
 from redfs.core.volume_tree import ReadTree
 
@@ -30,14 +28,6 @@ FULL_FRACTION = 0.95
 """A pool fuller than this is a problem to tell about before writes fail."""
 MAX_COUNTED_ROWS = 1_000_000
 """Queued deletions are counted up to here; a status should not take longer."""
-
-JOB_NAMES = {JobKind.RECLAIM_PIN: "reclaim", JobKind.RECLAIM_HEAD: "reclaim", JobKind.REAP: "reap"}
-
-
-class ShownJob(NamedTuple):
-    job: JobRow
-    kind: str
-    state: str
 
 
 class Status(NamedTuple):
@@ -71,11 +61,8 @@ def pool_status(coordinator: Coordinator) -> Status:
                 policies[row.policy] += 1
         problems, failed = node_problems(nodes, list(policies))
         problems += _damage_problems(kv)
-        jobs = [
-            ShownJob(job, JOB_NAMES.get(JobKind(split_job_key(key)[0]), "job"), "waiting" if at else "running")
-            for at, (key, job) in enumerate(all_jobs(kv))
-            if at < MAX_SHOWN_JOBS
-        ]
+        problems += schedules.problems(schedules.all_schedules(kv, 0, coordinator.env.unwritten_schedule_errors))
+        jobs = shown_jobs(kv, coordinator.env.progress)
         doomed = 0
         for _ in kv.scan(DOOMED, b"", b"\xff" * 15):
             doomed += 1

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
+from redfs.coordinator.figures import FiguresBook
 from redfs.coordinator.leases import Leases
+from redfs.coordinator.progress import JobProgress
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
 from redfs.core.records import Kind, Slot, decode_slot
@@ -47,6 +49,7 @@ from redfs.core.tables import (
     shard_key,
     u64_key,
 )
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.store import VersionStore
 from redfs.core.versions.weights import Weight
 from redfs.core.volume_tree import VolumeTree
@@ -61,7 +64,13 @@ class Environment:
     randomness: Randomness
     cluster: Cluster
     leases: Leases
+    progress: JobProgress
     hooks: Hooks = field(default_factory=Hooks)
+    figures: FiguresBook = field(default_factory=FiguresBook)
+    unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
+    """schedule id -> why its last run failed, while that cannot be written to its row."""
+    ancestry: Ancestry = field(default_factory=Ancestry)
+    """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
 
 
 class Txn:
@@ -70,7 +79,7 @@ class Txn:
     def __init__(self, base: ReadKv, env: Environment) -> None:
         self.env = env
         self.kv = Overlay(base)
-        self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1])
+        self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1], env.ancestry)
         self.tree = VolumeTree(self.kv)
         self.after_commit: list[Callable[[], None]] = []
         self.fresh_blocks: Mapping[int, BlockRow] = {}
@@ -127,6 +136,11 @@ class Txn:
         return row
 
     # -- blocks and segments
+
+    @property
+    def counted(self) -> StatsRow:
+        """What this command changed in the totals so far, `settle` apart."""
+        return self._totals
 
     def count(self, change: StatsRow) -> None:
         """Adds to the totals."""

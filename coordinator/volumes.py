@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple, TypedDict, Unpack
 
 from redfs.coordinator import sessions
-from redfs.coordinator.jobs import add_job
+from redfs.coordinator.jobs import add_job, bytes_of_head, bytes_of_pin, drop_job
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, InvalidArgument, NotAllowed
 from redfs.core.ids import ROOT_INO, ZERO_LINEAGE, ZERO_VOLUME
@@ -32,6 +32,7 @@ from redfs.core.records import (
     inode_key,
 )
 from redfs.core.tables import (
+    ALL_U64,
     DELEGATIONS,
     FAMILIES,
     FORMAT_KEY,
@@ -41,6 +42,7 @@ from redfs.core.tables import (
     NEXT_VOLUME_KEY,
     POOL_ID_KEY,
     ROW_VERSION,
+    SCHEDULES,
     SESSIONS,
     Compression,
     JobKind,
@@ -51,6 +53,8 @@ from redfs.core.tables import (
     decode_u64,
     encode_u64,
     pair_range,
+    schedule_range,
+    split_pair,
     u64_key,
 )
 from redfs.core.versions.layout import Holder, HolderType
@@ -210,7 +214,7 @@ def _peek_volume_id(txn: Txn) -> int:
 
 def _next_volume_id(txn: Txn) -> int:
     volume_id = txn.next_number(NEXT_VOLUME_KEY)
-    if volume_id > MAX_VOLUMES and sum(1 for _ in txn.tree.all()) >= MAX_VOLUMES:
+    if txn.tree.count() >= MAX_VOLUMES:
         raise NotAllowed(f"the pool has {MAX_VOLUMES} volumes and snapshots already: delete some first")
     return volume_id
 
@@ -230,6 +234,7 @@ def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
         epoch=0,
         created_ns=txn.now_ns,
         name=name,
+        schedule_id=0,
     )
 
 
@@ -246,7 +251,7 @@ def create_snapshot(txn: Txn, name: str, origin: str = "") -> VolumeRow:
 
 def _freeze(txn: Txn, volume: VolumeRow, name: str, origin: str = "") -> VolumeRow:
     """Pins the volume's head under a name that is free."""
-    snapshots = sum(1 for child in txn.tree.children(volume.volume_id) if child.kind == VolumeKind.SNAPSHOT)
+    snapshots = txn.tree.count_snapshots(volume.volume_id)
     if snapshots >= MAX_SNAPSHOTS_PER_VOLUME:
         raise NotAllowed(f"{volume.name!r} has {snapshots} snapshots already: delete some first")
     volume_id = _next_volume_id(txn)
@@ -294,8 +299,9 @@ def roll_back(txn: Txn, snapshot_name: str, keep: str = "", discard: bool = Fals
         kept = _freeze(txn, volume, kept_name)
     lineage = _next_volume_id(txn)
     txn.versions.fork(snapshot.lineage, snapshot.epoch, lineage, txn.versions.lineage(volume.lineage).family)
+    total = bytes_of_head(txn, volume.lineage)
     txn.versions.drop_head(volume.lineage)
-    add_job(txn, JobKind.RECLAIM_HEAD, volume.lineage, 0, 0, f"{volume_name}, before it was rolled back")
+    add_job(txn, JobKind.RECLAIM_HEAD, volume.lineage, 0, 0, f"{volume_name}, before it was rolled back", total)
     volume = volume._replace(lineage=lineage)
     txn.tree.update(volume)
     # What the snapshot had unlinked but not freed yet is garbage in the volume again.
@@ -365,12 +371,18 @@ def delete_volume(txn: Txn, name: str, force: bool = False) -> VolumeRow:
         txn.after_commit.append(partial(txn.env.hooks.volume_gone, session, row.volume_id))
     row = txn.tree.mark_deleted(row)
     if row.kind == VolumeKind.LIVE:
+        total = bytes_of_head(txn, row.lineage)
         txn.versions.drop_head(row.lineage)
-        add_job(txn, JobKind.RECLAIM_HEAD, row.lineage, 0, row.volume_id, name)
-    elif txn.versions.release(row.lineage, row.epoch, Holder(HolderType.SNAPSHOT, row.volume_id)):
-        add_job(txn, JobKind.RECLAIM_PIN, row.lineage, row.epoch, row.volume_id, name)
+        drop_job(txn, JobKind.REAP, row.volume_id)
+        for key, _ in list(txn.kv.scan(SCHEDULES, *schedule_range(row.volume_id))):
+            txn.kv.delete(SCHEDULES, key)
+        add_job(txn, JobKind.RECLAIM_HEAD, row.lineage, 0, row.volume_id, name, total)
     else:
-        txn.tree.freed(row.volume_id)
+        total = bytes_of_pin(txn, row.lineage, row.epoch)
+        if txn.versions.release(row.lineage, row.epoch, Holder(HolderType.SNAPSHOT, row.volume_id)):
+            add_job(txn, JobKind.RECLAIM_PIN, row.lineage, row.epoch, row.volume_id, name, total)
+        else:
+            txn.tree.freed(row.volume_id)
     return txn.tree.get(row.volume_id) or row._replace(state=VolumeState.DELETED)
 
 
@@ -394,6 +406,17 @@ def mounts_of(kv: ReadKv, volume_id: int) -> list[str]:
         raw = kv.get(SESSIONS, key[8:])
         if raw is not None:
             found.append(decode_session(raw).client_name)
+    return found
+
+
+def all_mounts(kv: ReadKv) -> dict[int, list[str]]:
+    """Volume -> who has it mounted, for people: of all volumes at once."""
+    names = {decode_u64(key): decode_session(raw).client_name for key, raw in kv.scan(SESSIONS, b"", ALL_U64)}
+    found: dict[int, list[str]] = {}
+    for key, _ in kv.scan(MOUNTS, b"", ALL_U64 * 2):
+        volume_id, session = split_pair(key)
+        if session in names:
+            found.setdefault(volume_id, []).append(names[session])
     return found
 
 

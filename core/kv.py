@@ -9,7 +9,7 @@ implements the same two interfaces.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, KeysView
 from typing import Protocol
 
 from sortedcontainers import SortedDict
@@ -184,6 +184,10 @@ class Overlay:
         if key not in values:
             insort(keys, key)
         values[key] = value
+
+    def changed_tables(self) -> KeysView[str]:
+        """The tables that were written to."""
+        return self._own.keys()
 
     def changes(self) -> list[Change]:
         """The net changes, each key once, tables in the order they were first written."""

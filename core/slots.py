@@ -9,7 +9,7 @@ the flush.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from redfs.core.records import MAX_PIECES, SLOT_BYTES, Piece, Slot
@@ -60,6 +60,11 @@ def slot_range(offset: int, length: int) -> Iterator[SlotRange]:
 def slot_count(size: int) -> int:
     """Slots that `size` bytes of a file reach into."""
     return -(-size // SLOT_BYTES)
+
+
+def logical_bytes(slots: Mapping[int, Slot]) -> int:
+    """Bytes of a file that its slots refer to blocks for; holes count nothing."""
+    return sum([piece.length for slot in slots.values() for piece in slot])
 
 
 def overlay(slot: Slot, piece: Piece) -> Slot:

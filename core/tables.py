@@ -25,6 +25,8 @@ NAMES = "names"
 """full name (a snapshot's is VOLUME@NAME) -> volume id."""
 CHILDREN = "children"
 """parent volume id, volume id -> nothing."""
+SNAPSHOT_COUNTS = "snapshot_counts"
+"""volume id -> how many snapshots it has that are not deleted. None: no row."""
 BLOCKS = "blocks"
 """block id -> BlockRow. A block without references has no row."""
 SEGMENTS = "segments"
@@ -55,10 +57,12 @@ DAMAGE = "damage"
 """segment id, shard -> DamageRow: shards reported as damaged or missing."""
 JOBS = "jobs"
 """job kind, two numbers that name its object -> JobRow."""
+SCHEDULES = "schedules"
+"""volume id, label -> ScheduleRow."""
 
 TABLES = (
-    META, VOLUMES, NAMES, CHILDREN, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES, ATTACHMENTS, MOUNTS,
-    DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS,
+    META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
+    ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -70,9 +74,12 @@ STATS_KEY = b"stats"
 NEXT_SEGMENT_KEY = b"next_segment"
 """Next segment counter of this incarnation."""
 NEXT_VOLUME_KEY = b"next_volume"
+VOLUME_COUNT_KEY = b"volume_count"
+"""Nodes of the tree, deleted ones too."""
 NEXT_SESSION_KEY = b"next_session"
 NEXT_NODE_KEY = b"next_node"
 NEXT_JOB_KEY = b"next_job"
+NEXT_SCHEDULE_KEY = b"next_schedule"
 
 MAX_SEGMENT_PAYLOAD_BYTES = 8 << 20
 FINGERPRINT_BYTES = 32
@@ -495,7 +502,7 @@ def decode_damage(data: bytes) -> DamageRow:
     return DamageRow(node, since, bool(missing), _take_text(data, _DAMAGE.size)[0])
 
 
-# ---------------------------------------------------------------- jobs and totals
+# ---------------------------------------------------------------- jobs, schedules and totals
 
 
 class JobKind(IntEnum):
@@ -519,10 +526,17 @@ class JobRow(NamedTuple):
     """Where the next step goes on; meaning is the job's own."""
     subject: str
     """For people."""
+    started_ns: int = 0
+    """When it was made."""
+    paused: bool = False
+    done_bytes: int = 0
+    """Logical bytes freed so far."""
+    total_bytes: int = 0
+    """Logical bytes to be freed in all, as was known when it was made; 0: not known."""
 
 
 _JOB_KEY = struct.Struct(">BQQ")
-_JOB = struct.Struct(">BQQQH")
+_JOB = struct.Struct(">BBQQQqQQH")
 
 
 def job_key(kind: int, first: int, second: int = 0) -> bytes:
@@ -536,16 +550,69 @@ def split_job_key(key: bytes) -> tuple[int, int, int]:
 
 
 def encode_job(row: JobRow) -> bytes:
-    return (
-        _JOB.pack(ROW_VERSION, row.job_id, row.volume_id, row.done, len(row.cursor)) + row.cursor + _text(row.subject)
-    )
+    head = _JOB.pack(
+        ROW_VERSION, row.paused, row.job_id, row.volume_id, row.done, row.started_ns, row.done_bytes, row.total_bytes,
+        len(row.cursor),
+    )  # fmt: skip
+    return head + row.cursor + _text(row.subject)
 
 
 def decode_job(data: bytes) -> JobRow:
     _check_version("job", data)
-    _, job_id, volume_id, done, cursor_bytes = _JOB.unpack_from(data)
+    _, paused, job_id, volume_id, done, started, done_bytes, total_bytes, cursor_bytes = _JOB.unpack_from(data)
     at = _JOB.size + cursor_bytes
-    return JobRow(job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0])
+    return JobRow(
+        job_id, volume_id, done, data[_JOB.size : at], _take_text(data, at)[0], started, bool(paused), done_bytes,
+        total_bytes,
+    )  # fmt: skip
+
+
+def is_paused_job(data: bytes) -> bool:
+    """Whether a JobRow's job is paused, without decoding the rest."""
+    _check_version("job", data)
+    return data[1] != 0
+
+
+class ScheduleRow(NamedTuple):
+    """Snapshots of a volume that are made and deleted by time."""
+
+    schedule_id: int
+    """The snapshots that it makes carry it; never used again."""
+    every_s: int
+    keep: int
+    """As many of its snapshots stay, the newest."""
+    next_ns: int
+    """When the next one is due."""
+    last_error: str
+    """Why the last one was not made; empty: it was."""
+
+
+_SCHEDULE = struct.Struct(">BQQIq")
+
+
+def schedule_key(volume_id: int, label: str) -> bytes:
+    return _U64.pack(volume_id) + label.encode()
+
+
+def split_schedule_key(key: bytes) -> tuple[int, str]:
+    """(volume id, label)."""
+    return decode_u64(key[:8]), key[8:].decode()
+
+
+def schedule_range(volume_id: int) -> tuple[bytes, bytes]:
+    """Start and end of a volume's schedules."""
+    return _U64.pack(volume_id), _U64.pack(volume_id + 1)
+
+
+def encode_schedule(row: ScheduleRow) -> bytes:
+    head = _SCHEDULE.pack(ROW_VERSION, row.schedule_id, row.every_s, row.keep, row.next_ns)
+    return head + _text(row.last_error)
+
+
+def decode_schedule(data: bytes) -> ScheduleRow:
+    _check_version("schedule", data)
+    _, schedule_id, every_s, keep, next_ns = _SCHEDULE.unpack_from(data)
+    return ScheduleRow(schedule_id, every_s, keep, next_ns, _take_text(data, _SCHEDULE.size)[0])
 
 
 class StatsRow(NamedTuple):

@@ -5,12 +5,15 @@ are the commands' business. Invariants, asserted where rows are written:
 
 - a name belongs to one node that is not deleted; a deleted node has none;
 - the parent of every node but the zero volume has a row;
-- a deleted node goes when its space is freed and nothing descends from it.
+- a deleted node goes when its space is freed and nothing descends from it;
+- a volume's snapshots are named after it;
+- nodes, and each volume's snapshots, are counted, so that no command has to look at all of them.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from redfs.core.errors import AlreadyExists, InternalError, InvalidArgument, NotAllowed, NotFound
@@ -19,7 +22,10 @@ from redfs.core.kv import Kv, ReadKv
 from redfs.core.tables import (
     ALL_U64,
     CHILDREN,
+    META,
     NAMES,
+    SNAPSHOT_COUNTS,
+    VOLUME_COUNT_KEY,
     VOLUMES,
     VolumeKind,
     VolumeRow,
@@ -122,9 +128,27 @@ class ReadTree:
         for key, _ in self._read.scan(CHILDREN, *pair_range(volume_id)):
             yield self.require(split_pair(key)[1])
 
+    def snapshots(self, volume: VolumeRow) -> Iterator[VolumeRow]:
+        """The snapshots of a live volume that are not deleted, by name."""
+        prefix = f"{volume.name}@".encode()
+        for _, raw in self._read.scan(NAMES, prefix, prefix + b"\xff"):
+            row = self.require(decode_u64(raw))
+            if row.parent_id == volume.volume_id:  # else of a volume that had the name before
+                yield row
+
+    def count(self) -> int:
+        """How many nodes there are, deleted ones too."""
+        raw = self._read.get(META, VOLUME_COUNT_KEY)
+        return 0 if raw is None else decode_u64(raw)
+
+    def count_snapshots(self, volume_id: int) -> int:
+        """How many snapshots a volume has that are not deleted."""
+        raw = self._read.get(SNAPSHOT_COUNTS, u64_key(volume_id))
+        return 0 if raw is None else decode_u64(raw)
+
     def has_snapshots(self, volume_id: int) -> bool:
         """Whether a snapshot of this volume is there."""
-        return any(c.kind == VolumeKind.SNAPSHOT and c.state == VolumeState.OK for c in self.children(volume_id))
+        return self.count_snapshots(volume_id) > 0
 
     def has_children(self, volume_id: int) -> bool:
         return self._read.first(CHILDREN, *pair_range(volume_id)) is not None
@@ -149,7 +173,17 @@ class VolumeTree(ReadTree):
             self.require(row.parent_id)
             self._kv.put(CHILDREN, pair_key(row.parent_id, row.volume_id), b"")
         self._kv.put(NAMES, row.name.encode(), encode_u64(row.volume_id))
+        self._kv.put(META, VOLUME_COUNT_KEY, encode_u64(self.count() + 1))
+        if row.kind == VolumeKind.SNAPSHOT:
+            self._count_snapshots(row.parent_id, 1)
         self.update(row)
+
+    def _count_snapshots(self, volume_id: int, change: int) -> None:
+        count = self.count_snapshots(volume_id) + change
+        if count:
+            self._kv.put(SNAPSHOT_COUNTS, u64_key(volume_id), encode_u64(count))
+        else:
+            self._kv.delete(SNAPSHOT_COUNTS, u64_key(volume_id))
 
     def update(self, row: VolumeRow) -> None:
         """Stores a changed row; its name and parent must be those it had."""
@@ -167,9 +201,8 @@ class VolumeTree(ReadTree):
             return self._rename_one(row, new_name)
         check_volume_name(new_name)
         renamed = self._rename_one(row, new_name)
-        for child in list(self.children(row.volume_id)):
-            if child.kind == VolumeKind.SNAPSHOT and child.state == VolumeState.OK:
-                self._rename_one(child, f"{new_name}@{split_snapshot_name(child.name)[1]}")
+        for snapshot in list(self.snapshots(row)):
+            self._rename_one(snapshot, f"{new_name}@{split_snapshot_name(snapshot.name)[1]}")
         return renamed
 
     def _rename_one(self, row: VolumeRow, new_name: str) -> VolumeRow:
@@ -186,6 +219,8 @@ class VolumeTree(ReadTree):
         """Takes the node's name away and shows it as being deleted; `prune` takes it out when it may go."""
         require_changeable(row, "deleted")
         self._kv.delete(NAMES, row.name.encode())
+        if row.kind == VolumeKind.SNAPSHOT:
+            self._count_snapshots(row.parent_id, -1)
         marked = row._replace(state=VolumeState.DELETING)
         self.update(marked)
         return marked
@@ -202,6 +237,7 @@ class VolumeTree(ReadTree):
         row = self.get(volume_id)
         while row is not None and row.state == VolumeState.DELETED and not self.has_children(row.volume_id):
             self._kv.delete(VOLUMES, u64_key(row.volume_id))
+            self._kv.put(META, VOLUME_COUNT_KEY, encode_u64(self.count() - 1))
             self._kv.delete(CHILDREN, pair_key(row.parent_id, row.volume_id))
             row = self.get(row.parent_id)
 
@@ -230,7 +266,15 @@ def verify_tree(kv: ReadKv) -> Iterator[str]:
     """Contradictions between the tree's tables, one line each; none when it is sound."""
     tree = ReadTree(kv)
     named: dict[int, str] = {decode_u64(raw): key.decode() for key, raw in kv.scan(NAMES, b"", b"\xff")}
+    nodes = 0
+    snapshots: Counter[int] = Counter()
     for row in tree.all():
+        nodes += 1
+        if row.kind == VolumeKind.SNAPSHOT and row.state == VolumeState.OK:
+            snapshots[row.parent_id] += 1
+            volume = tree.get(row.parent_id)
+            if volume is not None and volume.state == VolumeState.OK and row.name.partition("@")[0] != volume.name:
+                yield f"snapshot {row.volume_id} ({row.name}) is not named after its volume {volume.name}"
         if row.state == VolumeState.OK:
             if named.pop(row.volume_id, None) != row.name:
                 yield f"volume {row.volume_id} ({row.name}) is not found under its name"
@@ -245,6 +289,12 @@ def verify_tree(kv: ReadKv) -> Iterator[str]:
             yield f"volume {row.volume_id} ({row.name}) has no parent"
         if row.state == VolumeState.DELETED and not tree.has_children(row.volume_id):
             yield f"deleted volume {row.volume_id} ({row.name}) is shown although nothing descends from it"
+    if nodes != tree.count():
+        yield f"the tree has {nodes} nodes and says {tree.count()}"
+    counted = {decode_u64(key): decode_u64(raw) for key, raw in kv.scan(SNAPSHOT_COUNTS, b"", ALL_U64)}
+    for volume_id in sorted(snapshots.keys() | counted.keys()):
+        if snapshots[volume_id] != counted.get(volume_id, 0) or counted.get(volume_id) == 0:
+            yield f"volume {volume_id} has {snapshots[volume_id]} snapshots and says {counted.get(volume_id, 0)}"
     for volume_id, name in named.items():
         yield f"the name {name!r} leads to volume {volume_id}, which has no row"
     for key, _ in kv.scan(CHILDREN, b"", ALL_U64):

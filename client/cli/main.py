@@ -19,10 +19,14 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
+    console_commands,
+    copy_commands,
     diff_commands,
+    job_commands,
     mount_commands,
     node_commands,
     pool_commands,
+    schedule_commands,
     send_commands,
     volume_commands,
 )
@@ -67,11 +71,17 @@ for command in (
     diff_commands.diff,
     send_commands.send,
     send_commands.receive,
+    copy_commands.cp,
     mount_commands.mount,
     mount_commands.umount,
     node_commands.node,
+    job_commands.list_jobs,
+    job_commands.job,
+    console_commands.console,
 ):
     redfs.add_command(command)
+for verb in schedule_commands.COMMANDS:
+    volume_commands.snapshot.add_command(verb)
 
 
 @redfs.command()

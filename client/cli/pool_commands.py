@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from redfs.client.cli import output
+from redfs.client.cli.job_commands import JOB_COLUMNS, job_rows
 from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Corrupt, Unavailable
 
@@ -37,15 +38,23 @@ data_option = click.option(
 @click.option(
     "--port", type=int, metavar="P", help="Port of the coordinator (default: as last time, a free one at first)."
 )
-def up(data: Path | None, nodes: int | None, port: int | None) -> None:
+@click.option("--no-console", is_flag=True, help="Start no console.")
+@click.option(
+    "--console-port",
+    type=int,
+    metavar="P",
+    help="Port of the console (default: as last time, a free one at first).",
+)
+def up(data: Path | None, nodes: int | None, port: int | None, no_console: bool, console_port: int | None) -> None:
     """Start a whole pool on this machine.
 
-    Starts a coordinator and storage nodes in the background and waits until they are up. What runs already is left
-    alone, so it can be run at any time, also to start again what was stopped or killed.
+    Starts a coordinator, storage nodes and the web console in the background and waits until they are up. What runs
+    already is left alone, so it can be run at any time, also to start again what was stopped or killed.
     """
     chosen = settings()
     local = chosen.local(data)
-    started = local.start(nodes, port)
+    started = local.start(nodes, port, console=not no_console, console_port=console_port)
+    url = local.console_url
     pool = local.pool_file()
     named = (
         "" if local.folder == type(local)(_default_folder()).folder else f"--pool {output.short_path(local.folder)} "
@@ -54,6 +63,7 @@ def up(data: Path | None, nodes: int | None, port: int | None) -> None:
         "pool_id": pool.pool_id,
         "coordinator": pool.coordinator,
         "nodes": len(local.node_numbers()),
+        "console": url,
         "folder": str(local.folder),
         "started": started,
     }
@@ -62,6 +72,8 @@ def up(data: Path | None, nodes: int | None, port: int | None) -> None:
         verb = "is up" if started else "was up already"
         click.echo(f"The pool {verb}: {output.count(pool.nodes, 'node')}, coordinator at {pool.coordinator}")
         click.echo(f"Its folder is {output.short_path(local.folder)}")
+        if url:
+            click.echo(f"Console at {url}")
         click.echo("\nNext:")
         click.echo(f"  redfs {named}volume create photos")
         click.echo(f"  redfs {named}mount photos ~/photos")
@@ -150,12 +162,11 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
         )
     if state.jobs or state.shards_to_delete:
         out.print()
-        jobs = [(job.kind, job.subject, job.state, output.count(job.done, "row") + " done") for job in state.jobs]
+        jobs = job_rows(list(state.jobs))
         if state.shards_to_delete:
-            jobs.append(
-                ("delete", "shards on nodes", "running", output.count(state.shards_to_delete, "shard") + " left")
-            )
-        output.print_table(("JOB", "OF", "STATE", "PROGRESS"), jobs, indent=2)
+            left = output.count(state.shards_to_delete, "shard") + " left"
+            jobs.append(("", "delete", "shards on nodes", "running", left, "", ""))
+        output.print_table(JOB_COLUMNS, jobs, right=("ID", "RATE"), indent=2)
 
 
 def _space_rows(state: pb.PoolStatus) -> list[tuple[str, str, str]]:

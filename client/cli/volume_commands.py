@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from redfs.client.cli import output
+from redfs.client.cli.job_commands import wait_for_deletion, wait_option
 from redfs.client.cli.settings import Command, Group, confirm, settings
 from redfs.core.errors import InvalidArgument
 
@@ -230,25 +231,28 @@ def rename(name: str, new_name: str) -> None:
 @volume.command("rm")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete_volume(name: str, yes: bool) -> None:
+@wait_option
+def delete_volume(name: str, yes: bool, wait: bool) -> None:
     """Delete a volume.
 
     Everything in it goes; its snapshots and clones stay.
     """
     if "@" in name:
         raise InvalidArgument(f"'{name}' is a snapshot: use `redfs snapshot rm {name}`")
-    _delete(name, yes=yes, question=f"Delete volume {name} and everything in it?")
+    _delete(name, yes=yes, wait=wait, question=f"Delete volume {name} and everything in it?")
 
 
-def _delete(name: str, *, yes: bool, question: str) -> None:
+def _delete(name: str, *, yes: bool, wait: bool, question: str) -> None:
     chosen = settings()
     with chosen.connect() as pool:
         found = pool.volume(name)
         confirm(" ".join((*_consequences(found, pool.volumes()), question)), yes=yes)
         deleted = pool.delete_volume(name, force=bool(found.mounts))
-    chosen.emit(
-        output.message_data(deleted), lambda: click.echo(f"Deleted {name}; its space comes back in the background")
-    )
+        if wait:
+            wait_for_deletion(pool, deleted)
+            deleted.state = "deleted"
+    space = "is free" if wait else "comes back in the background"
+    chosen.emit(output.message_data(deleted), lambda: click.echo(f"Deleted {name}; its space {space}"))
 
 
 def _consequences(doomed: pb.Volume, tree: list[pb.Volume]) -> list[str]:
@@ -272,7 +276,7 @@ def _consequences(doomed: pb.Volume, tree: list[pb.Volume]) -> list[str]:
 
 @click.group(cls=Group)
 def snapshot() -> None:
-    """Create, list and delete snapshots."""
+    """Create, list and delete snapshots, now or by the clock."""
 
 
 def _snapshot_name(name: str) -> str:
@@ -318,9 +322,10 @@ def list_snapshots(volume_name: str | None) -> None:
 @snapshot.command("rm")
 @click.argument("name", metavar="VOLUME@SNAPSHOT")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def delete_snapshot(name: str, yes: bool) -> None:
+@wait_option
+def delete_snapshot(name: str, yes: bool, wait: bool) -> None:
     """Delete a snapshot, in any order; what only it held comes back."""
-    _delete(_snapshot_name(name), yes=yes, question=f"Delete snapshot {name}?")
+    _delete(_snapshot_name(name), yes=yes, wait=wait, question=f"Delete snapshot {name}?")
 
 
 @click.command(cls=Command)

@@ -16,11 +16,13 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 
 from redfs.client.fs.config import Session
+from redfs.client.fs.figures import MountFigures
 from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import (
     Busy,
@@ -77,9 +79,10 @@ def errno_of(error: RedfsError) -> int:
 def _request(
     method: Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
-    """Waits for the lease, calls, maps errors."""
+    """Waits for the lease, calls, maps errors, counts."""
 
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        began_ns = perf_counter_ns()
         try:
             if not self.session.is_serving:
                 await self.serving()
@@ -94,6 +97,10 @@ def _request(
         except Exception:
             log.exception("%s met an error that nobody expected", method.__name__)
             raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            figures = self.figures
+            figures.operations += 1
+            figures.busy_ns += perf_counter_ns() - began_ns
 
     return call
 
@@ -109,6 +116,7 @@ class FuseAdapter(pyfuse3.Operations):
         super().__init__()
         self.vfs = vfs
         self.session = session
+        self.figures = MountFigures()
         self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
         self._keep_cache = vfs.is_snapshot or not vfs.read_only
         self._waiting = 0
@@ -261,11 +269,15 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
-        return await self.vfs.read(fh, off, size)
+        data = await self.vfs.read(fh, off, size)
+        self.figures.read_bytes += len(data)
+        return data
 
     @_request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self.vfs.write(fh, off, buf)
+        written = await self.vfs.write(fh, off, buf)
+        self.figures.written_bytes += written
+        return written
 
     @_request
     async def flush(self, fh: int) -> None:

@@ -34,13 +34,16 @@ from redfs.core.records import (
     Key,
     Kind,
     Record,
+    Slot,
     VolumeRoot,
     XattrBucket,
     decode,
+    decode_slot,
     inode_key,
     object_ino,
     slot_key,
     split_dirent_object,
+    split_slot_object,
 )
 from redfs.proto.gen import cluster_pb2 as pb
 
@@ -336,6 +339,22 @@ class Metadata:
                 key = slot_key(ino, generation, slot)
                 self._learn(key, found.get(key, b""))
         return reply
+
+    async def scan_slots(
+        self, ino: int, generation: int, first: int, end: int, limit: int
+    ) -> tuple[list[tuple[int, Slot]], bool]:
+        """The slots in [first, end) of one generation that are no holes, up to `limit` (at most 4096), in order; and
+        whether those were all. Of what the coordinator has: nothing written here is looked at, and nothing is kept."""
+        reply: pb.ScanRowsReply = await self._session.call(
+            scan_rows=pb.ScanRows(
+                volume_id=self.volume_id,
+                kind=_SLOT,
+                start=slot_key(ino, generation, first).obj,
+                end=slot_key(ino, generation, end).obj,
+                limit=limit,
+            )
+        )
+        return [(split_slot_object(row.obj)[2], decode_slot(row.value)) for row in reply.rows], reply.complete
 
     def _worth_listing(self, ino: int) -> bool:
         group = self._folders.get(ino)

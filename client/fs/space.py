@@ -41,6 +41,8 @@ class SpaceReservation:
         self._config = config
         self._dirty_bytes = dirty_bytes
         self._written_bytes = 0
+        self._copied_bytes = 0
+        """Taken over since the last question was asked."""
         self._asking: asyncio.Task[None] | None = None
 
     async def ask(self) -> None:
@@ -51,7 +53,7 @@ class SpaceReservation:
 
     async def _ask(self) -> None:
         try:
-            self._written_bytes = 0
+            self._written_bytes = self._copied_bytes = 0
             uncounted = self._dirty_bytes()
             reply = await self._session.call(
                 reserve=pb.Reserve(volume_id=self._volume_id, wanted_bytes=self._config.dirty_bytes)
@@ -60,7 +62,7 @@ class SpaceReservation:
             self.freeing = reply.freeing
             self.quota_bytes = inf
             if reply.has_quota:
-                self.quota_bytes = reply.quota_left_bytes - uncounted - self._written_bytes
+                self.quota_bytes = reply.quota_left_bytes - uncounted - self._written_bytes - self._copied_bytes
         except NoSpace:
             self.granted_bytes = 0
         finally:
@@ -73,6 +75,11 @@ class SpaceReservation:
         if self._written_bytes >= self._config.reserve_refresh_bytes and self._asking is None:
             asking = self._asking = asyncio.ensure_future(self._ask())
             asking.add_done_callback(_log_failure)
+
+    def copied(self, size: int) -> None:
+        """Counts what refers to blocks that are stored already: it takes of the quota, but no room in the pool."""
+        self._copied_bytes += size
+        self.quota_bytes -= size
 
     async def stop(self) -> None:
         """Ends a question in the background."""

@@ -21,8 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from errno import EBADF, EISDIR, EROFS
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from errno import EBADF, EISDIR, ENOENT, EROFS
 from stat import S_ISDIR, S_ISGID, S_ISREG, S_ISUID
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -39,7 +40,8 @@ from redfs.core import namespace as engine
 from redfs.core.errors import FsError, LeaseLapsed, RedfsError
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome
-from redfs.core.records import INODE_HAS_CAPABILITY, Inode, decode_root, inode_key
+from redfs.core.records import INODE_HAS_CAPABILITY, Inode, Slot, Xattr, decode_root, inode_key
+from redfs.core.slots import logical_bytes
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -108,7 +110,7 @@ class Vfs:
             clock=clock,
             on_failed=self.fail,
         )
-        self.space = SpaceReservation(session, self.volume_id, config, lambda: self.buffer.charged_bytes)
+        self.space = SpaceReservation(session, self.volume_id, config, self._uncounted_bytes)
         self.inode_numbers = InodeNumbers(session, self.volume_id, config)
         self.io = FileIo(
             self.metadata,
@@ -133,6 +135,10 @@ class Vfs:
         """Inode -> the folder and name that it was last seen under."""
         self._statfs: tuple[float, Space] | None = None
         self._fetched_at_s = clock()
+
+    def _uncounted_bytes(self) -> int:
+        """What the coordinator's count of the volume lacks."""
+        return self.buffer.charged_bytes + self.write_log.copied_bytes
 
     async def start(self) -> None:
         """Before the first request: reserves space and takes inode numbers."""
@@ -244,6 +250,47 @@ class Vfs:
             self._names.pop(removed.ino, None)
         elif not removed.inode.nlink:
             self._unlinked.add(removed.ino)
+
+    # ------------------------------------------------------------ copies of what other nodes of the tree hold
+
+    async def copy_in(
+        self,
+        ctx: Context,
+        parent: int,
+        name: bytes,
+        like: Inode,
+        xattrs: Sequence[Xattr],
+        slots: Mapping[int, Slot],
+        size: int,
+    ) -> int:
+        """Makes an inode that is like another one, at once with attributes and slots (see `make_copy`); its number.
+
+        The blocks that the slots name must stay stored until `committer.barrier` has returned.
+        """
+        with self._taking_over(slots):
+            entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
+        if S_ISDIR(like.mode):
+            self.metadata.folder_is_new(entry.ino)
+        return entry.ino
+
+    async def copy_in_more(self, ino: int, slots: Mapping[int, Slot], size: int) -> None:
+        """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed."""
+        with self._taking_over(slots):
+            if await self._change(engine.record_data, ino, slots, size, None, None) is None:
+                raise FsError(ENOENT, "a file was removed while it was copied")
+
+    @contextmanager
+    def _taking_over(self, slots: Mapping[int, Slot]) -> Iterator[None]:
+        """Counts slots against the quota until the coordinator does. They must be what is appended last inside."""
+        size = logical_bytes(slots)
+        self.space.copied(size)
+        self.write_log.copied_bytes += size
+        try:
+            yield
+        except BaseException:
+            self.write_log.copied_bytes -= size
+            raise
+        self.write_log.copied(size)
 
     # ------------------------------------------------------------ attributes
 

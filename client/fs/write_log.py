@@ -40,12 +40,14 @@ class DataBatch:
 class PendingCommit:
     """A run of the log, to be applied as a whole."""
 
-    __slots__ = ("batches", "born_s", "data_bytes", "done", "number", "previous", "rows", "waiters")
+    __slots__ = ("batches", "born_s", "copied_bytes", "data_bytes", "done", "number", "previous", "rows", "waiters")
 
     def __init__(self, born_s: float) -> None:
         self.rows: dict[Key, Record | None] = {}
         self.batches: list[DataBatch] = []
         self.data_bytes = 0
+        self.copied_bytes = 0
+        """Logical bytes in slots taken over from elsewhere."""
         self.born_s = born_s
         self.number = 0
         """Given when it is sent first."""
@@ -102,6 +104,8 @@ class WriteLog:
         self.pending_rows = 0
         self.pending_bytes = 0
         """Plain bytes of the flushes that are not acknowledged."""
+        self.copied_bytes = 0
+        """Logical bytes in slots taken over from elsewhere, from before they are appended until acknowledged."""
         self._metadata = metadata
         self._config = config
         self._clock = clock
@@ -144,12 +148,19 @@ class WriteLog:
             return self.queue[-1]
         return self.in_flight[-1] if self.in_flight else None
 
+    def copied(self, size: int) -> None:
+        """Of `copied_bytes`, so many are in what was appended last; nothing else was appended since."""
+        commit = self.newest()
+        assert commit is not None, "something was appended"
+        commit.copied_bytes += size
+
     def acknowledged(self, commit: PendingCommit) -> None:
         """Takes the oldest commit in flight out of the log; its records are clean now."""
         assert self.in_flight[0] is commit, "commits are acknowledged in order"
         self.in_flight.popleft()
         self.pending_rows -= len(commit.rows)
         self.pending_bytes -= commit.data_bytes
+        self.copied_bytes -= commit.copied_bytes
         dirty = self._metadata.dirty
         for key in commit.rows:
             if dirty.get(key) is commit:

@@ -13,6 +13,7 @@ no links; no slot lies at or behind a file's size; every slot that is not under 
 ORPHAN record; the attribute flags tell the truth.
 """
 
+from redfs.core.namespace.copies import all_xattrs, make_copy
 from redfs.core.namespace.create import create, mkdir, mknod, readlink, symlink
 from redfs.core.namespace.data import read_slots, record_data
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, getattr, make_root
@@ -44,12 +45,14 @@ __all__ = [
     "Renamed",
     "View",
     "WriteSet",
+    "all_xattrs",
     "create",
     "getattr",
     "getxattr",
     "link",
     "listxattr",
     "lookup",
+    "make_copy",
     "make_root",
     "mkdir",
     "mknod",

@@ -4,6 +4,7 @@
 from scratch. All are pure; the caller applies the overlay's changes in one transaction.
 """
 
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.audit import audit_weights
 from redfs.core.versions.layout import TABLES, Holder, HolderType, LineageRecord, Pin
 from redfs.core.versions.reader import VersionReader
@@ -14,6 +15,7 @@ from redfs.core.versions.writer import OnFreed
 
 __all__ = [
     "TABLES",
+    "Ancestry",
     "Holder",
     "HolderType",
     "LineageRecord",

@@ -26,7 +26,8 @@ LINEAGES: Final = "lineages"
 PINS: Final = "pins"
 WEIGHTS: Final = "weights"
 SHOWN: Final = "shown"
-TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS, WEIGHTS, SHOWN)
+HOLDINGS: Final = "holdings"
+TABLES: Final = (VERSIONS, DEADLIST, BIRTHS, LINEAGES, PINS, WEIGHTS, SHOWN, HOLDINGS)
 
 
 OBJECT_BYTES: Final = (0, *(records.OBJECT_BYTES[kind] for kind in Kind))
@@ -50,7 +51,7 @@ _DEAD: Final = Struct(">QQQB")
 _BIRTH: Final = Struct(">QQQ")
 _HELD: Final = Struct(">QBQBQ")
 _DROPPING: Final = Struct(">QBQ")
-_LINEAGE: Final = Struct(">BBQQQQ")
+_LINEAGE: Final = Struct(">BBQQQQQQ")
 
 _PIN_HELD: Final = 1
 _PIN_DROPPING: Final = 2
@@ -58,6 +59,8 @@ _PIN_DROPPING: Final = 2
 _LINEAGE_VERSION: Final = 1
 _FLAG_HEAD: Final = 1
 _FLAG_TAIL_PENDING: Final = 2
+_FLAG_INDEXED: Final = 4
+_FLAGS: Final = _FLAG_HEAD | _FLAG_TAIL_PENDING | _FLAG_INDEXED
 
 
 class HolderType(IntEnum):
@@ -88,6 +91,11 @@ class LineageRecord(NamedTuple):
 
     `head_epoch` is the epoch of the writes. After the head is dropped `has_head` is false and `tail_pending` stays true
     until what only the head saw is gone. `family` is the caller's: lineages that share inode numbers.
+
+    `indexed`: it was forked inside of its family, so the holdings table says which inodes it has anything of. A
+    family's first lineage is not, and what has no clones pays nothing. `ino_max` is the greatest inode number that was
+    ever written here or inherited; `inherited_ino_max` the parent's when this was forked: what is above it needs no
+    look at the ancestors.
     """
 
     parent: Lineage
@@ -96,6 +104,9 @@ class LineageRecord(NamedTuple):
     has_head: bool
     tail_pending: bool
     family: int
+    indexed: bool
+    ino_max: int
+    inherited_ino_max: int
 
 
 def u64(value: int) -> bytes:
@@ -164,6 +175,16 @@ def unpack_birth(row: bytes) -> tuple[int, bytes]:
     return int.from_bytes(row[:8]), row[8:]
 
 
+def holding_key(family: int, ino: bytes, lineage: int) -> bytes:
+    """The row that counts a lineage's birth rows of an inode (as 8 bytes)."""
+    return _U64.pack(family) + ino + _U64.pack(lineage)
+
+
+def holding_lineage(key: bytes) -> int:
+    """The lineage of a holdings key."""
+    return int.from_bytes(key[16:])
+
+
 def held_key(lineage: int, epoch: int, holder: Holder) -> bytes:
     """The row of one holder of a pin."""
     return _HELD.pack(lineage, _PIN_HELD, epoch, holder.type, holder.id)
@@ -212,8 +233,15 @@ def is_held(pin_key: bytes) -> bool:
 
 def pack_lineage(record: LineageRecord) -> bytes:
     """A lineage's row."""
-    flags = (_FLAG_HEAD if record.has_head else 0) | (_FLAG_TAIL_PENDING if record.tail_pending else 0)
-    return _LINEAGE.pack(_LINEAGE_VERSION, flags, record.parent, record.fork_epoch, record.head_epoch, record.family)
+    flags = (
+        (_FLAG_HEAD if record.has_head else 0)
+        | (_FLAG_TAIL_PENDING if record.tail_pending else 0)
+        | (_FLAG_INDEXED if record.indexed else 0)
+    )
+    return _LINEAGE.pack(
+        _LINEAGE_VERSION, flags, record.parent, record.fork_epoch, record.head_epoch, record.family, record.ino_max,
+        record.inherited_ino_max,
+    )  # fmt: skip
 
 
 def unpack_lineage(row: bytes) -> LineageRecord:
@@ -222,8 +250,8 @@ def unpack_lineage(row: bytes) -> LineageRecord:
         raise WrongFormat(
             f"lineage record of version {row[0]}, {len(row)} bytes: written by a newer RedFS; update this one"
         )
-    _version, flags, parent, fork_epoch, head_epoch, family = _LINEAGE.unpack(row)
-    if flags & ~(_FLAG_HEAD | _FLAG_TAIL_PENDING):
+    _version, flags, parent, fork_epoch, head_epoch, family, ino_max, inherited_ino_max = _LINEAGE.unpack(row)
+    if flags & ~_FLAGS:
         raise WrongFormat(f"lineage record with unknown flags {flags:#x}: written by a newer RedFS; update this one")
     return LineageRecord(
         Lineage(parent),
@@ -232,4 +260,7 @@ def unpack_lineage(row: bytes) -> LineageRecord:
         bool(flags & _FLAG_HEAD),
         bool(flags & _FLAG_TAIL_PENDING),
         family,
+        bool(flags & _FLAG_INDEXED),
+        ino_max,
+        inherited_ino_max,
     )

@@ -1,7 +1,8 @@
 """Proves the version store's tables from scratch, with nothing taken on trust but the rows themselves.
 
 Each physical version must be seen by a head or a held pin, or be what a reclaim that is under way still has ahead; the
-deadlist, the birth rows and the fork holders must be exactly what the versions and lineages say. Memory does not grow
+deadlist, the birth rows, the holdings and the fork holders must be exactly what the versions and lineages say; what is
+read through ancestors here asks each of them, not the holdings. Memory does not grow
 with the number of versions: rows stream by, inode after inode, and the other tables are asked by key.
 
 Reads only. Findings are lines of text, at most `FINDINGS_MAX`. A row that cannot be unpacked raises what the layout
@@ -20,11 +21,14 @@ from typing import Final, NamedTuple
 
 from redfs.core.kv import ReadKv
 from redfs.core.records import Kind
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.layout import (
     BIRTHS,
     DEADLIST,
+    HOLDINGS,
     INO_BYTES,
     LINEAGES,
+    MAX_U64,
     OBJECT_BYTES,
     PINS,
     VERSIONS,
@@ -40,6 +44,7 @@ from redfs.core.versions.layout import (
     held_end,
     held_key,
     held_start,
+    holding_key,
     is_held,
     parse_dead,
     parse_held,
@@ -53,7 +58,7 @@ FINDINGS_MAX: Final = 1000
 """A report that a person reads; what is broken more often than this is broken everywhere."""
 
 _EVERYTHING: Final = b"\xff" * 64
-"""After every key of the five tables (the longest has 45 bytes and starts with a lineage's number)."""
+"""After every key of these tables (the longest has 45 bytes and starts with a lineage's number)."""
 
 
 class LineageStats(NamedTuple):
@@ -89,14 +94,14 @@ def lineage_stats(kv: ReadKv, lineage: int) -> LineageStats:
 def verify(kv: ReadKv) -> list[str]:
     """Everything that is wrong with the tables; empty when they are sound, also with reclaims under way."""
     findings: list[str] = []
-    reader = VersionReader(kv)
+    reader = VersionReader(kv, Ancestry(direct_max=MAX_U64))
     seen: Counter[str] = Counter()
     for lineage, record in reader.lineages():
         for finding in _Check(kv, reader, lineage, record, seen).run():
             findings.append(f"lineage {lineage}: {finding}")
             if len(findings) >= FINDINGS_MAX:
                 return [*findings, f"stopped after {FINDINGS_MAX} findings"]
-    for table in (VERSIONS, DEADLIST, BIRTHS, PINS):
+    for table in (VERSIONS, DEADLIST, BIRTHS, PINS, HOLDINGS):
         rows = sum(1 for _ in kv.scan(table, b"", _EVERYTHING))
         if rows != seen[table]:
             findings.append(f"table {table}: {rows} rows, {seen[table]} belong to something that exists")
@@ -120,6 +125,8 @@ class _Check:
             for key, value in kv.scan(PINS, dropping_start(lineage), dropping_end(lineage))
         }
         self._newest = self._held[-1] if self._held else 0
+        self._forks: list[tuple[int, int]] = []
+        """(epoch, the least `inherited_ino_max` of the forks from there on), by epoch."""
         self._deaths = self._death_epochs()
         # What only the head or the pins above the newest held one saw is still being looked for.
         self._tail_pending = not record.has_head and (
@@ -137,6 +144,7 @@ class _Check:
         return found
 
     def run(self) -> Iterator[str]:
+        yield from self._descent()
         yield from self._pins()
         for kind in Kind:
             # A key of a wrong length would hide between the objects of its kind.
@@ -154,6 +162,27 @@ class _Check:
     def _tagged(self, kind: int) -> Iterator[tuple[bytes, int, bytes, bytes]]:
         for key, value in self._rows(kind):
             yield key[9 : 9 + INO_BYTES], kind, key, value
+
+    def _descent(self) -> Iterator[str]:
+        """What the record says about parent, index and inode numbers."""
+        record = self._record
+        above = self._reader.lineage(record.parent) if self._reader.exists(record.parent) else None
+        if record.parent >= self._lineage:
+            yield f"it comes of lineage {record.parent}, which has no smaller number"
+        if record.indexed != (above is not None and above.family == record.family):
+            yield "it is indexed and was not forked inside of its family, or the other way round"
+        if above is None and record.inherited_ino_max:
+            yield "it inherits inodes and has no parent"
+        if above is not None and not above.inherited_ino_max <= record.inherited_ino_max <= above.ino_max:
+            yield f"it inherits inodes up to {record.inherited_ino_max}, its parent has them up to {above.ino_max}"
+        if record.ino_max < record.inherited_ino_max:
+            yield f"it has inodes up to {record.ino_max} and inherits them up to {record.inherited_ino_max}"
+
+    def _inode_number(self, ino: int, oldest: int) -> Iterator[str]:
+        """An inode with versions since the epoch `oldest` must be known to this lineage and to all forks since then."""
+        at = bisect_left(self._forks, (oldest, 0))
+        if ino > min([self._record.ino_max, *(least for _, least in self._forks[at : at + 1])]):
+            yield f"inode {ino} is greater than this lineage, or one forked from it, knows of"
 
     def _pins(self) -> Iterator[str]:
         record, head = self._record, self._record.head_epoch
@@ -175,6 +204,13 @@ class _Check:
                 child = self._reader.lineage(holder.id) if self._reader.exists(holder.id) else None
                 if child is None or (child.parent, child.fork_epoch) != pin:
                     yield f"pin {pin.epoch} is held by lineage {holder.id}, which is no fork of it"
+                else:
+                    self._forks.append((pin.epoch, child.inherited_ino_max))
+        least = MAX_U64
+        for at in reversed(range(len(self._forks))):
+            epoch, inherited = self._forks[at]
+            least = min(least, inherited)
+            self._forks[at] = epoch, least
         if record.parent:
             fork = held_key(record.parent, record.fork_epoch, Holder(HolderType.FORK, self._lineage))
             if self._kv.get(PINS, fork) is None or self._kv.get(LINEAGES, u64(record.parent)) is None:
@@ -208,6 +244,12 @@ class _Check:
             newer = base, birth, death is None
         if living_tombstone is not None:
             yield from self._bare_tombstone(living_tombstone)
+        yield from self._inode_number(int.from_bytes(ino), min(births))
+        if self._record.indexed:
+            holding = self._kv.get(HOLDINGS, holding_key(self._record.family, ino, self._lineage))
+            self._seen[HOLDINGS] += holding is not None
+            if holding != u64(len(births)):
+                yield f"inode {int.from_bytes(ino)} has versions of {len(births)} epochs; its holding says otherwise"
         for birth, count in births.items():
             row = self._kv.get(BIRTHS, birth_key(self._lineage, birth, ino))
             self._seen[BIRTHS] += row is not None

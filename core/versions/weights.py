@@ -103,7 +103,7 @@ def freed_by_head(kv: ReadKv, versions: VersionReader, lineage: int) -> Weight:
 def freed_by_pin(kv: ReadKv, versions: VersionReader, lineage: int, epoch: int) -> Weight:
     """What goes when the one holder of a held pin lets it go; nothing where it has several."""
     weight = NOTHING
-    while len(versions.holders(lineage, epoch)) == 1:
+    while versions.is_held_once(lineage, epoch):
         before, after = versions.neighbours(lineage, epoch)
         weight = weight.plus(weight_of(kv, lineage, before, epoch))
         record = versions.lineage(lineage)

@@ -10,6 +10,8 @@ Invariants, proved from scratch by `verify`:
 - A version on the deadlist is seen by a held pin in [birth, death), or a dropping pin's reclaim has it still ahead.
 - A birth row counts the versions of one inode born at one epoch; none counts zero.
 - A living tombstone hides something: an older version of its own lineage or a record of an ancestor.
+- A holdings row counts the birth rows of one inode in one lineage that was forked inside of its family; none counts
+  zero. No inode in a lineage is greater than the lineage's `ino_max`.
 
 Failures: `NotFound` (lineage, pin or holder), `AlreadyExists`, `NotAllowed` (a head that was dropped) and
 `InvalidArgument`, all before anything is written; `InternalError` where the tables contradict themselves: drop the
@@ -25,10 +27,12 @@ from redfs.core.errors import AlreadyExists, InternalError, InvalidArgument, Not
 from redfs.core.ids import FIRST_EPOCH, Epoch, Lineage
 from redfs.core.kv import Kv
 from redfs.core.records import Kind
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.layout import (
     AFTER_VERSIONS,
     BIRTHS,
     DEADLIST,
+    HOLDINGS,
     INO_BYTES,
     LINEAGES,
     PINS,
@@ -44,6 +48,7 @@ from redfs.core.versions.layout import (
     dropping_key,
     held_key,
     held_start,
+    holding_key,
     pack_birth,
     pack_lineage,
     u64,
@@ -61,10 +66,10 @@ _ONE_BIRTH = pack_birth(1)
 
 
 class VersionWriter(VersionReader):
-    """A reader that also writes. The only writer of the five tables while it is used."""
+    """A reader that also writes. The only writer of the version store's tables while it is used."""
 
-    def __init__(self, kv: Kv, on_freed: OnFreed, weigh: Weigh = no_weight) -> None:
-        super().__init__(kv)
+    def __init__(self, kv: Kv, on_freed: OnFreed, weigh: Weigh = no_weight, ancestry: Ancestry | None = None) -> None:
+        super().__init__(kv, ancestry, committed=False)
         self._kv = kv
         self._on_freed = on_freed
         self._ledger = Ledger(kv, weigh)
@@ -77,15 +82,23 @@ class VersionWriter(VersionReader):
 
     def create_lineage(self, lineage: int, family: int) -> None:
         """Makes an empty lineage without a parent. AlreadyExists."""
-        self._create(lineage, LineageRecord(Lineage(0), Epoch(0), FIRST_EPOCH, True, False, family))
+        self._create(lineage, LineageRecord(Lineage(0), Epoch(0), FIRST_EPOCH, True, False, family, False, 0, 0))
 
     def fork(self, parent: int, parent_epoch: int, child: int, family: int) -> None:
         """Makes `child` see the held pin (parent, parent_epoch) and go on from there; the pin gets a FORK holder.
 
-        To fork a head, pin it first: `pin_head(parent, Holder(FORK, child))`. O(1). NotFound, AlreadyExists.
+        To fork a head, pin it first: `pin_head(parent, Holder(FORK, child))`. A child has a greater number than its
+        parent: look-ups rely on it. O(1). NotFound, AlreadyExists, InvalidArgument.
         """
         self._require_held(parent, parent_epoch)
-        record = LineageRecord(Lineage(parent), Epoch(parent_epoch), FIRST_EPOCH, True, False, family)
+        if child <= parent:
+            raise InvalidArgument(f"lineage {child} cannot come of {parent}: numbers grow from parent to child")
+        above = self._line(parent).record
+        indexed = above.family == family
+        inos = above.ino_max
+        record = LineageRecord(
+            Lineage(parent), Epoch(parent_epoch), FIRST_EPOCH, True, False, family, indexed, inos, inos
+        )
         self._create(child, record)
         self._ledger.forked(parent, parent_epoch, child)
         self._kv.put(PINS, held_key(parent, parent_epoch, Holder(HolderType.FORK, child)), PRESENT)
@@ -191,6 +204,8 @@ class VersionWriter(VersionReader):
             self._weigh_born(line, value, self._inherited(line, kind, obj) if row is None else row[1])
         kv.put(VERSIONS, key, value)
         self._count_birth(line, obj)
+        if obj[:INO_BYTES] > line.ino_max:
+            self._set_record(line, line.record._replace(ino_max=int.from_bytes(obj[:INO_BYTES])))
 
     def _weigh_born(self, line: Line, value: bytes, hidden: bytes | None) -> None:
         """The head shows `value` from now on, in the place of `hidden`."""
@@ -275,10 +290,28 @@ class VersionWriter(VersionReader):
             self._kv.put(BIRTHS, births, pack_birth(count - 1, resume))
         else:
             self._kv.delete(BIRTHS, births)
+            self._count_holding(line, obj[:INO_BYTES], -1)
         if value:
             self._on_freed(kind, obj, value)
 
     def _count_birth(self, line: Line, obj: bytes) -> None:
-        key = line.births_prefix + obj[:INO_BYTES]
+        ino = obj[:INO_BYTES]
+        key = line.births_prefix + ino
         row = self._kv.get(BIRTHS, key)
         self._kv.put(BIRTHS, key, _ONE_BIRTH if row is None else pack_birth(unpack_birth(row)[0] + 1))
+        if row is None:
+            self._count_holding(line, ino, 1)
+
+    def _count_holding(self, line: Line, ino: bytes, change: int) -> None:
+        """A birth row of the inode came or went."""
+        if not line.record.indexed:
+            return
+        key = holding_key(line.record.family, ino, line.lineage)
+        row = self._kv.get(HOLDINGS, key)
+        count = (0 if row is None else int.from_bytes(row)) + change
+        if count < 0:
+            raise InternalError(f"lineage {line.lineage} has a birth row that its holdings do not count")
+        if count:
+            self._kv.put(HOLDINGS, key, u64(count))
+        else:
+            self._kv.delete(HOLDINGS, key)

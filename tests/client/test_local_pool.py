@@ -101,6 +101,8 @@ def test_wrong_wishes(tmp_path: Path) -> None:
             local.start(nodes=nodes)
     with pytest.raises(InvalidArgument, match="--port"):
         local.start(port=70000)
+    with pytest.raises(InvalidArgument, match="--console-port"):
+        local.start(console=True, console_port=0)
     with pytest.raises(NotFound, match="redfs up"):
         local.stop()
     with pytest.raises(NotFound):

@@ -446,6 +446,81 @@ async def test_a_deleted_volume_is_told_to_the_owner() -> None:
         await session.close()
 
 
+async def test_a_copy_order_that_comes_again_is_carried_out_once() -> None:
+    order = pb.SessionReply(copy=pb.Copy(copy_id=9, volume_id=42, request=pb.CopyFiles(source="a", target="b")))
+    may_end, ordered, answered = asyncio.Event(), asyncio.Event(), asyncio.Queue[pb.CopyDone]()
+
+    async def lost(stream: Stream) -> None:
+        await stream.accept()
+        await stream.next()
+        await stream.send(order)
+        await asyncio.wait_for(ordered.wait(), 5)
+
+    async def again(stream: Stream) -> None:
+        await stream.accept(resumed=True)
+        await stream.send(order)
+        await stream.answer(await stream.next())
+        may_end.set()
+        request = await stream.next()
+        answered.put_nowait(request.copy_done)
+        # Lost before the answer to it arrives: both sides repeat what they do not know to be over.
+
+    async def third(stream: Stream) -> None:
+        await stream.accept(resumed=True)
+        await stream.send(order)
+        request = await stream.next()
+        answered.put_nowait(request.copy_done)
+        await stream.answer(request)
+        await stream.until_closed()
+
+    copies: list[str] = []
+
+    async def copy(volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        copies.append(f"{volume_id} {request.source} {request.target}")
+        ordered.set()
+        await may_end.wait()
+        return pb.CopyFilesReply(files=3)
+
+    async with serving(lost, again, third) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        session.on_copy = copy
+        await session.call(list_nodes=pb.ListNodes())
+        expected = pb.CopyDone(copy_id=9, reply=pb.CopyFilesReply(files=3))
+        assert [await answered.get(), await answered.get()] == [expected, expected]
+        await session.close()
+    assert copies == ["42 a b"]
+
+
+async def test_a_copy_that_fails_is_answered_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    answered = asyncio.Queue[pb.CopyDone]()
+
+    async def orders(stream: Stream) -> None:
+        await stream.accept()
+        for copy_id in (1, 2, 3):
+            await stream.send(pb.SessionReply(copy=pb.Copy(copy_id=copy_id, volume_id=copy_id)))
+            request = await stream.next()
+            answered.put_nowait(request.copy_done)
+            await stream.answer(request)
+        await stream.until_closed()
+
+    async def copy(volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
+        if volume_id == 2:
+            raise NotFound("no such file")
+        raise ValueError("nobody thought of that")
+
+    async with serving(orders) as (address, _):
+        with caplog.at_level(logging.CRITICAL):
+            session = await CoordinatorSession.open(address, "c", config=CONFIG)
+            first = await answered.get()  # the owner has not said yet what it does with copies
+            assert first == pb.CopyDone(copy_id=1, reply=pb.CopyFilesReply(unattended=True))
+            session.on_copy = copy
+            second, third = await answered.get(), await answered.get()
+            await session.close()
+    assert (second.failure.code, second.failure.message) == ("not_found", "no such file")
+    assert third.failure.code == "internal"
+    assert "nobody thought of that" in third.failure.message
+
+
 async def test_nobody_at_the_address() -> None:
     with pytest.raises(Unavailable, match="no coordinator answers"):
         await CoordinatorSession.open("127.0.0.1:1", "c", config=SessionConfig(open_timeout_s=0.05))

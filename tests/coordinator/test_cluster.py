@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from redfs.coordinator.cluster import Report
+from redfs.coordinator.cluster import Cluster, Report
+from redfs.coordinator.environment import CoordinatorConfig
 from redfs.coordinator.nodes import stored_nodes
 from redfs.core.policy import Policy
-from tests.coordinator.harness import GIB, Pool
+from redfs.core.tables import NodeRow
+from tests.coordinator.harness import GIB, Clock, Pool
 
 SINGLE = Policy(1, 0)
 
@@ -71,3 +73,25 @@ def test_after_a_restart_who_is_up_means_nothing_until_all_are_back_or_time_has_
     assert not cluster.is_settled(), "one is still on its way"
     pool.clock.now_s += pool.config.node_down_s
     assert cluster.is_settled(), "it is down"
+
+
+def test_what_is_different_is_told_once() -> None:
+    clock = Clock()
+    cluster = Cluster(clock, CoordinatorConfig())
+    told: list[bool] = []
+    cluster.on_change = told.append
+    stream = cluster.attached(1, NodeRow("disk", "host:1", "", "", 1, 0, False))
+    assert told == [False]
+    cluster.reported(1, stream, Report(100, 10, 90))
+    assert told == [False, False], "it is up"
+    cluster.reported(1, stream, Report(100, 10, 90))
+    assert len(told) == 2, "it says the same"
+    cluster.reported(1, stream, Report(100, 20, 80))
+    assert told[2:] == [True], "only other numbers"
+    clock.now_s += 100
+    cluster.reported(1, stream, Report(100, 20, 80))
+    assert told[3:] == [False], "it was silent for long"
+    cluster.detached(1, stream - 1)
+    assert len(told) == 4, "an old stream"
+    cluster.detached(1, stream)
+    assert told[4:] == [False]

@@ -79,8 +79,11 @@ def test_names_and_the_zero_volume() -> None:
     with pytest.raises(InvalidArgument):
         pool.snapshot("v")
     assert pool.clone("zero", "w").parent_id == 1
-    with pytest.raises(NotAllowed, match="never changes"):
+    with pytest.raises(NotAllowed, match="cannot be mounted"):
         Client(pool, "zero")
+    pool.snapshot("v@s")
+    with pytest.raises(NotAllowed, match="never changes"):
+        Client(pool, "v@s")
 
 
 def test_a_backed_clone_and_its_source_share_a_named_point() -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
+from redfs.coordinator.scheduler import scheduler_of
 from redfs.coordinator.service import serve
-from redfs.coordinator.shell import Shell
+from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import LmdbStore
 from redfs.core.errors import BY_CODE, AlreadyExists, Busy, CommitRefused, LeaseLapsed, RedfsError, TooFewNodes
 from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
@@ -133,9 +134,11 @@ class Node:
 
 
 class World:
-    def __init__(self, channel: Any, coordinator: Coordinator) -> None:
+    def __init__(self, channel: Any, shell: Shell, address: str) -> None:
+        self.address = address
         self.channel = channel
-        self.coordinator = coordinator
+        self.shell = shell
+        self.coordinator = shell.coordinator
         self.stub: Any = cluster_pb2_grpc.CoordinatorServiceStub(channel)
         self.nodes: list[Node] = []
 
@@ -168,7 +171,7 @@ async def world(folder: Path, nodes: int = 6, **settings: Any) -> AsyncIterator[
     port = rpc.listen(server, "127.0.0.1:0")
     await serve(shell, server)
     channel = rpc.open_channel(f"127.0.0.1:{port}")
-    made = World(channel, coordinator)
+    made = World(channel, shell, f"127.0.0.1:{port}")
     try:
         await made.add_nodes(nodes)
         yield made
@@ -326,9 +329,11 @@ async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
             await stream.call(attach=pb.Attach(name="nothing"))
         with pytest.raises(BY_CODE["lease_lapsed"]):
             await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[]))
-        await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        with pytest.raises(BY_CODE["not_allowed"]):
+            await stream.call(attach=pb.Attach(name="zero", read_only=True))
+        zero = await stream.call(attach=pb.Attach(name="zero", view=True))
         with pytest.raises(BY_CODE["invalid"]):
-            await stream.call(get_rows=pb.GetRows(volume_id=1, keys=[pb.Key(kind=77)]))
+            await stream.call(get_rows=pb.GetRows(volume_id=zero.volume.volume_id, keys=[pb.Key(kind=77)]))
         nodes = await stream.call(list_nodes=pb.ListNodes())
         assert [n.state for n in nodes.nodes] == ["up"]
         await early.close()
@@ -389,4 +394,77 @@ async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
         assert (await asyncio.wait_for(stream.orders.get(), WAIT_S)).gone.volume_id == volume
         with pytest.raises(LeaseLapsed):
             await stream.call(commit=pb.Commit(volume_id=volume, number=1))
+        await stream.close()
+
+
+async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
+    async with world(tmp_path, reclaim_budget_rows=1) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        for number in range(1, 100):
+            await (await commit(stream, volume, number, f"w{number}", number))
+        watching = w.stub.Watch(pb.WatchRequest())
+        assert (await watching.read()).jobs
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v", force=True))
+        status = await w.stub.GetStatus(pb.Empty())
+        (job,) = [job for job in status.jobs if job.kind == "reclaim"]
+        paused = await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="pause"))
+        assert (paused.state, list(paused.allowed)) == ("paused", ["resume"])
+        assert isinstance(
+            await error_of(w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="cancel"))), BY_CODE["not_allowed"]
+        )
+        assert isinstance(
+            await error_of(w.stub.ControlJob(pb.JobControl(job_id=12345, action="pause"))), BY_CODE["not_found"]
+        )
+        await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="resume"))
+        async with asyncio.timeout(WAIT_S):
+            while (await w.stub.GetStatus(pb.Empty())).jobs:
+                assert (await watching.read()).jobs
+        watching.cancel()
+        await stream.close()
+
+
+async def test_a_schedule_is_kept_and_its_mount_flushes(tmp_path: Path) -> None:
+    async with world(tmp_path, schedule_min_s=0.1) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        watching = w.stub.Watch(pb.WatchRequest())
+        assert (await watching.read()).schedules
+        wanted = pb.Schedule(volume="v", every_s=1, keep=2)
+        made = await w.stub.SetSchedule(wanted)
+        assert (made.label, made.every_s, made.keep, made.schedule_id) == ("every-1s", 1, 2, 1)
+        assert (await watching.read()).schedules
+        assert await w.stub.SetSchedule(wanted) == made, "a retry changes nothing"
+        assert list((await w.stub.ListSchedules(pb.ScheduleName())).schedules) == [made]
+        assert list((await w.stub.ListSchedules(pb.ScheduleName(volume="v", label="x"))).schedules) == []
+        missing = await error_of(w.stub.ListSchedules(pb.ScheduleName(volume="w")))
+        assert isinstance(missing, BY_CODE["not_found"])
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        running = asyncio.create_task(scheduler_of(w.shell).run_for_ever())
+        order = await asyncio.wait_for(stream.orders.get(), WAIT_S)
+        assert order.flush.volume_id == volume
+        await (await commit(stream, volume, 1, "dirty"))
+        await stream.call(flush_done=pb.FlushDone(flush_id=order.flush.flush_id))
+
+        async def nodes() -> list[Any]:
+            return [v for v in (await w.stub.ListVolumes(pb.Empty())).volumes if v.kind == "snapshot"]
+
+        async with asyncio.timeout(WAIT_S):
+            while not await nodes():
+                await asyncio.sleep(0.01)
+        await cancel_and_wait([running])
+        (snapshot,) = await nodes()
+        assert snapshot.schedule_id == made.schedule_id
+        reader = await w.session()
+        attached = await reader.call(attach=pb.Attach(name=snapshot.name, read_only=True))
+        slots = await reader.call(
+            read_slots=pb.ReadSlots(volume_id=attached.volume.volume_id, ino=10, generation=1, first=0, count=1)
+        )
+        assert len(slots.rows) == 1, "what was dirty is in it"
+        assert (await w.stub.RemoveSchedule(pb.ScheduleName(volume="v"))).label == "every-1s"
+        gone = await error_of(w.stub.RemoveSchedule(pb.ScheduleName(volume="v")))
+        assert isinstance(gone, BY_CODE["not_found"])
+        watching.cancel()
+        await reader.close()
         await stream.close()

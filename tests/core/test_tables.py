@@ -20,7 +20,8 @@ SEGMENT = t.SegmentRow(
 SESSION = t.SessionRow(b"0123456789abcdef", 5, 17, "host:1:/mnt")
 NODE = t.NodeRow("uuid", "10.0.0.1:7500", "rack", "/disk", 3, 4, True)
 DAMAGE = t.DamageRow(3, 9, True, "gone")
-JOB = t.JobRow(5, 7, 100, b"cursor", "photos")
+JOB = t.JobRow(5, 7, 100, b"cursor", "photos", 11, True, 13, 17)
+SCHEDULE = t.ScheduleRow(3, 3600, 24, 5, "full")
 STATS = t.StatsRow(1, 2, 3, 4, 5, 6, 7)
 
 GOLDEN = [
@@ -40,7 +41,10 @@ GOLDEN = [
      "0004" "7261636b" "0005" "2f6469736b"),
     (t.encode_damage, t.decode_damage, DAMAGE, "01" "00000003" "0000000000000009" "01" "0004" "676f6e65"),
     (t.encode_job, t.decode_job, JOB,
-     "01" "0000000000000005" "0000000000000007" "0000000000000064" "0006" "637572736f72" "0006" "70686f746f73"),
+     "01" "01" "0000000000000005" "0000000000000007" "0000000000000064" "000000000000000b" "000000000000000d"
+     "0000000000000011" "0006" "637572736f72" "0006" "70686f746f73"),
+    (t.encode_schedule, t.decode_schedule, SCHEDULE,
+     "01" "0000000000000003" "0000000000000e10" "00000018" "0000000000000005" "0004" "66756c6c"),
     (t.encode_stats, t.decode_stats, STATS,
      "01" "0000000000000001" "0000000000000002" "0000000000000003" "0000000000000004" "0000000000000005"
      "0000000000000006" "0000000000000007"),
@@ -67,6 +71,10 @@ def test_keys() -> None:
     assert t.split_job_key(t.job_key(t.JobKind.REAP, 5, 6)) == (3, 5, 6)
     assert t.pack_shards([(1, 2)]).hex() == "00000000000000010002"
     assert t.pack_held_shards([(1, 2, 3)]).hex() == "0000000000000001000200000003"
+    assert t.schedule_key(5, "hourly").hex() == "0000000000000005686f75726c79"
+    assert t.split_schedule_key(t.schedule_key(5, "hourly")) == (5, "hourly")
+    low, high = t.schedule_range(5)
+    assert low <= t.schedule_key(5, "a") < t.schedule_key(5, "zz") < high <= t.schedule_key(6, "a")
     low, high = t.doomed_range(5)
     assert low <= t.doomed_key(5, 0, 0) < high
     assert t.doomed_key(5, 2**48 - 1, 65535) < high <= t.doomed_key(6, 0, 0)

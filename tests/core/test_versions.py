@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from redfs.core.errors import AlreadyExists, InvalidArgument, NotAllowed, NotFound, RedfsError, WrongFormat
+from redfs.core.ids import Epoch, Lineage
 from redfs.core.kv import MemoryKv, Overlay
 from redfs.core.records import Kind
-from redfs.core.versions import TABLES, Holder, HolderType, LineageStats, Pin, VersionStore, lineage_stats, verify
-from redfs.core.versions.layout import unpack_lineage
+from redfs.core.versions import (
+    TABLES,
+    Ancestry,
+    Holder,
+    HolderType,
+    LineageStats,
+    Pin,
+    VersionReader,
+    VersionStore,
+    lineage_stats,
+    verify,
+)
+from redfs.core.versions import ancestry as ancestry_module
+from redfs.core.versions.ancestry import Ancestor
+from redfs.core.versions.layout import LineageRecord, pack_lineage, unpack_lineage
+from redfs.core.versions.reader import PATIENCE
 from redfs.core.versions.weights import HEAD, Weight, freed_by_head, freed_by_pin, shown_by
 
 END = b"\xff" * 64
@@ -91,16 +107,17 @@ def test_the_bytes_of_every_row() -> None:
         ("births", f"{u1}{u1}{u5}", u1),
         ("births", f"{u1}{u2}{u5}", u2),
         ("births", f"{u2}{u1}{u5}", u1),
-        ("lineages", u1, "0101" + "0" * 32 + u2 + "0000000000000007"),
-        ("lineages", u2, "0102" + u1 + u1 + u2 + "0000000000000007"),
+        ("lineages", u1, "0101" + "0" * 32 + u2 + "0000000000000007" + u5 + "0" * 16),
+        ("lineages", u2, "0106" + u1 + u1 + u2 + "0000000000000007" + u5 + u5),
         ("pins", f"{u1}01{u1}010000000000000004", "01"),
         ("pins", f"{u1}01{u1}02{u2}", "01"),
         ("pins", f"{u2}02{u1}", u2),
+        ("holdings", f"0000000000000007{u5}{u2}", u1),
     ]
     assert verify(kv) == []
 
 
-@pytest.mark.parametrize("row", [b"\x02" + bytes(33), b"\x01\x04" + bytes(32), b"\x01\x01"])
+@pytest.mark.parametrize("row", [b"\x02" + bytes(49), b"\x01\x08" + bytes(48), b"\x01\x01"])
 def test_an_unknown_lineage_record_is_refused(row: bytes) -> None:
     with pytest.raises(WrongFormat):
         unpack_lineage(row)
@@ -180,6 +197,7 @@ def test_refusals_write_nothing() -> None:
         (AlreadyExists, lambda: store.fork(1, pin, 2, 1)),
         (InvalidArgument, lambda: store.create_lineage(0, 1)),
         (NotFound, lambda: store.fork(1, pin + 1, 3, 1)),
+        (InvalidArgument, lambda: store.fork(1, pin, 1, 1)),
         (NotFound, lambda: store.add_holder(1, pin + 1, snapshot(1))),
         (NotFound, lambda: store.release(1, pin, snapshot(2))),
         (NotFound, lambda: store.put(9, Kind.INODE, INO, b"x")),
@@ -290,7 +308,166 @@ def test_generations_are_read_through() -> None:
     assert store.scan(30, 1, Kind.INODE, b"", None, 99) == [(ino(n), b"%d" % n) for n in range(1, 30)]
 
 
+def generations(kv: MemoryKv, count: int, hot: bool = False) -> int:
+    """Lineages 1 to `count`, each a clone of the one before. The first one has inodes 1 to 50, the others have changed
+    one of them each, and all (`hot`) a name of their own in folder 60. Returns the last one's epoch."""
+    store, _freed = open_store(kv)
+    store.create_lineage(1, family=1)
+    for number in range(1, 51):
+        store.put(1, Kind.INODE, ino(number), b"first")
+    for lineage in range(1, count):
+        if hot:
+            store.put(lineage, Kind.DIRENT, ino(60) + ino(lineage), b"name")
+        store.fork(lineage, store.pin_head(lineage, Holder(HolderType.FORK, lineage + 1)), lineage + 1, family=1)
+        store.put(lineage + 1, Kind.INODE, ino(lineage % 50 + 1), b"%d" % (lineage + 1))
+    return store.head_epoch(count)
+
+
+def test_a_look_up_through_a_hundred_generations_asks_few_of_them() -> None:
+    kv = CountingKv()
+    epoch = generations(kv, 100)
+    ancestry = Ancestry()
+    VersionReader(kv, ancestry).get(100, epoch, Kind.INODE, ino(1))
+    newest = {lineage % 50 + 1: b"%d" % (lineage + 1) for lineage in range(1, 100)}
+    for number in range(1, 51):
+        reader = VersionReader(kv, ancestry)
+        assert reads(kv, partial(reader.get, 100, epoch, Kind.INODE, ino(number))) <= 4
+        assert reader.get(100, epoch, Kind.INODE, ino(number)) == newest[number]
+    reader = VersionReader(kv, ancestry)
+    assert reads(kv, lambda: reader.get(100, epoch, Kind.XATTR, ino(7) + ino(1))) <= 9, "what is not there"
+    reader = VersionReader(kv, ancestry)
+    assert reads(kv, lambda: reader.get(100, epoch, Kind.INODE, ino(51))) <= 2, "no such inode was ever inherited"
+    reader = VersionReader(kv, ancestry)
+    assert reads(kv, lambda: reader.scan(100, epoch, Kind.INODE, ino(7), ino(8), 9)) <= 9
+
+
+def test_the_first_reader_walks_through_the_generations_and_the_next_do_not() -> None:
+    kv = CountingKv()
+    generations(kv, 100)
+    ancestry = Ancestry()
+    assert reads(kv, lambda: VersionReader(kv, ancestry).head_epoch(100)) == 100
+    assert reads(kv, lambda: VersionReader(kv, ancestry).head_epoch(100)) == 1
+    assert reads(kv, lambda: VersionReader(kv, ancestry).head_epoch(60)) == 1
+
+
+def test_a_folder_that_every_generation_changed_costs_about_one_seek_for_each() -> None:
+    kv = CountingKv()
+    epoch = generations(kv, 100, hot=True)
+    reader = VersionReader(kv)
+    assert reader.get(100, epoch, Kind.DIRENT, ino(60) + ino(1)) == b"name"
+    assert reads(kv, lambda: reader.get(100, epoch, Kind.DIRENT, ino(60) + ino(1))) < 100 + 2 * PATIENCE
+    found = reader.scan(100, epoch, Kind.DIRENT, ino(60), ino(61), 999)
+    assert found == [(ino(60) + ino(lineage), b"name") for lineage in range(1, 100)]
+
+
+def test_other_clones_of_a_family_do_not_slow_a_look_up() -> None:
+    """A thousand clones of the first generation have a record of the inode that is looked up through a deep line."""
+    kv = CountingKv()
+    store, _freed = open_store(kv)
+    generations(kv, 20)
+    pin = store.pin_head(1, snapshot(1))
+    for lineage in range(100, 1100):
+        store.fork(1, pin, lineage, family=1)
+        store.put(lineage, Kind.INODE, ino(50), b"elsewhere")
+    store.fork(20, store.pin_head(20, Holder(HolderType.FORK, 1100)), 1100, family=1)
+    reader = VersionReader(kv)
+    assert reader.get(1100, 1, Kind.INODE, ino(50)) == b"first"
+    assert reads(kv, lambda: reader.get(1100, 1, Kind.INODE, ino(50))) <= 6
+
+
+def test_new_inodes_of_a_clone_need_no_look_at_its_ancestors() -> None:
+    kv = CountingKv()
+    generations(kv, 100)
+    store = VersionStore(kv, lambda *_: None, ancestry=Ancestry(direct_max=2**64))
+    store.put(100, Kind.INODE, ino(1), b"warm")
+    assert reads(kv, lambda: store.delete(100, Kind.INODE, ino(51))) == 1
+    assert reads(kv, lambda: store.delete(100, Kind.INODE, ino(50))) > 50, "an old one may lie in any of them"
+
+
+def test_a_volume_without_clones_has_no_holdings() -> None:
+    kv = MemoryKv()
+    store, _freed = open_store(kv)
+    store.create_lineage(1, family=1)
+    store.fork(1, store.pin_head(1, snapshot(1)), 2, family=2)
+    store.put(2, Kind.INODE, INO, b"a")
+    store.fork(2, store.pin_head(2, snapshot(2)), 3, family=2)
+    assert list(kv.scan("holdings", b"", END)) == []
+    store.put(3, Kind.INODE, INO, b"b")
+    assert len(list(kv.scan("holdings", b"", END))) == 1
+    assert verify(kv) == []
+
+
+def test_a_change_that_was_given_up_leaves_nothing_in_the_shared_ancestry() -> None:
+    kv = MemoryKv()
+    store, _freed = open_store(kv)
+    for lineage in (1, 2):
+        store.create_lineage(lineage, family=1)
+        store.put(lineage, Kind.INODE, INO, b"of %d" % lineage)
+        store.pin_head(lineage, snapshot(1))
+    ancestry = Ancestry()
+    given_up = VersionStore(Overlay(kv), lambda *_: None, ancestry=ancestry)
+    given_up.fork(1, 1, 3, family=1)
+    assert given_up.get(3, 1, Kind.INODE, INO) == b"of 1"
+    store.fork(2, 1, 3, family=1)
+    assert VersionReader(kv, ancestry).get(3, 1, Kind.INODE, INO) == b"of 2"
+
+
+def test_any_ancestor_of_a_long_line_is_a_few_steps_away() -> None:
+    line = [Ancestor(1, LineageRecord(Lineage(0), Epoch(0), Epoch(1), True, False, 1, False, 0, 0), None)]
+    for number in range(2, 1025):
+        record = LineageRecord(Lineage(number - 1), Epoch(1), Epoch(1), True, False, 1, True, 0, 0)
+        line.append(Ancestor(2 * number, record, line[-1]))
+    for than in range(0, 2050, 7):
+        wanted = next((a for a in line[1:] if a.lineage > than), line[-1])
+        assert line[-1].last_younger(than) is wanted
+        at, steps = line[-1], 0
+        while at is not wanted:
+            assert at.above is not None
+            at = at.jump if at.jump.lineage > than and at.jump is not at else at.above
+            steps += 1
+        assert steps <= 20
+
+
+def test_ancestors_are_forgotten_at_the_bound_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ancestry_module, "KNOWN_MAX", 7)
+    kv = MemoryKv()
+    epoch = generations(kv, 30)
+    ancestry = Ancestry()
+    for lineage in (30, 12, 30, 29):
+        reader = VersionReader(kv, ancestry)
+        assert reader.depth(lineage) == lineage
+        assert reader.get(lineage, epoch, Kind.INODE, ino(50)) == b"first"
+        assert len(ancestry._known) <= 7
+
+
 # -- verify
+
+
+def test_verify_notices_wrong_holdings_and_inode_numbers() -> None:
+    kv = MemoryKv()
+    generations(kv, 5)
+    assert verify(kv) == []
+    rows = list(kv.scan("holdings", b"", END))
+    assert len(rows) == 4
+    for key, value in rows:
+        for wrong in (ino(int.from_bytes(value) + 1), ino(0), b""):
+            damaged = Overlay(kv)
+            damaged.put("holdings", key, wrong)
+            assert any("its holding says otherwise" in finding for finding in verify(damaged))
+        damaged = Overlay(kv)
+        damaged.put("holdings", ino(1) + ino(77) + key[16:], value)
+        assert any("table holdings" in finding for finding in verify(damaged))
+    for lineage, record in VersionReader(kv).lineages():
+        for wrong_record in (
+            record._replace(ino_max=record.ino_max - 1),
+            record._replace(inherited_ino_max=record.inherited_ino_max + 1),
+            record._replace(inherited_ino_max=record.inherited_ino_max - 1 if record.parent else 1),
+            record._replace(indexed=not record.indexed),
+            record._replace(family=2),
+        ):
+            damaged = Overlay(kv)
+            damaged.put("lineages", ino(lineage), pack_lineage(wrong_record))
+            assert verify(damaged), (lineage, wrong_record)
 
 
 def eventful() -> MemoryKv:

@@ -21,7 +21,18 @@ from hypothesis.stateful import (
 
 from redfs.core.kv import MemoryKv, Overlay
 from redfs.core.records import Kind
-from redfs.core.versions import TABLES, Holder, HolderType, VersionStore, Weight, audit_weights, verify
+from redfs.core.versions import (
+    TABLES,
+    Ancestry,
+    Holder,
+    HolderType,
+    VersionReader,
+    VersionStore,
+    Weight,
+    audit_weights,
+    verify,
+)
+from redfs.core.versions.ancestry import DIRECT_MAX
 from redfs.core.versions.store import ReclaimStep
 from redfs.core.versions.weights import HEAD, freed_by_head, freed_by_pin, shown_by
 
@@ -44,6 +55,9 @@ OBJECTS: list[Object] = [
     (Kind.INODE, _ino(2)),
     (Kind.DIRENT, _ino(2) + _ino(7)),
     (Kind.SLOT, _ino(2) + bytes(4) + _ino(0)),
+    (Kind.INODE, _ino(3)),
+    (Kind.SLOT, _ino(3) + bytes(4) + _ino(0)),
+    (Kind.INODE, _ino(9)),
 ]
 
 WRITES = st.lists(
@@ -81,10 +95,12 @@ class VersionMachine(RuleBasedStateMachine):
     """Writes, snapshots, clones, deletions and reclaim steps in any order."""
 
     stacked = False
+    direct_max = DIRECT_MAX
 
     def __init__(self) -> None:
         super().__init__()
         self.base = MemoryKv()
+        self.ancestry = Ancestry(self.direct_max)
         self.volumes: dict[int, Volume] = {}
         self.jobs: list[tuple[int, int]] = []  # (lineage, pin's epoch or 0 for the head)
         self.live: set[bytes] = set()
@@ -99,7 +115,7 @@ class VersionMachine(RuleBasedStateMachine):
     def renew(self) -> None:
         self.outer = Overlay(self.base)
         self.kv = Overlay(self.outer) if self.stacked else self.outer
-        self.store = VersionStore(self.kv, self.on_freed, weigh)
+        self.store = VersionStore(self.kv, self.on_freed, weigh, self.ancestry)
 
     def on_freed(self, kind: int, obj: bytes, value: bytes) -> None:
         assert value in self.live, "freed what is not there"
@@ -305,6 +321,10 @@ class VersionMachine(RuleBasedStateMachine):
                     self.outer.put(table, key, value)
         self.base.apply(self.outer.changes())
         self.renew()
+        reader = VersionReader(self.base, self.ancestry)
+        for lineage, volume in self.volumes.items():
+            for epoch, records in volume.pins.items():
+                self.compare(reader, lineage, epoch, records, 99)
 
     # -- checks
 
@@ -326,20 +346,20 @@ class VersionMachine(RuleBasedStateMachine):
             assert self.store.pins(lineage) == sorted(volume.pins)
             for epoch, records in points.items():
                 assert set(self.store.holders(lineage, epoch)) == volume.holders.get(epoch, set())
-                self.compare(lineage, epoch, records, budget)
+                self.compare(self.store, lineage, epoch, records, budget)
                 at = epoch if epoch in volume.pins else HEAD
                 shown = sum(weigh(value).logical_bytes for (kind, _), value in records.items() if kind == Kind.SLOT)
                 assert shown_by(self.kv, lineage, at) == Weight(shown, 2 * shown)
             self.compare_births(lineage, volume)
 
-    def compare(self, lineage: int, epoch: int, records: Records, limit: int) -> None:
+    def compare(self, reader: VersionReader, lineage: int, epoch: int, records: Records, limit: int) -> None:
         for kind, obj in OBJECTS:
-            assert self.store.get(lineage, epoch, kind, obj) == records.get((kind, obj))
+            assert reader.get(lineage, epoch, kind, obj) == records.get((kind, obj))
         for kind in (Kind.INODE, Kind.DIRENT, Kind.SLOT):
             wanted = [(obj, v) for (k, obj), v in sorted(records.items()) if k == kind]
             found: list[tuple[bytes, bytes]] = []
             start = b""
-            while page := self.store.scan(lineage, epoch, kind, start, None, limit):
+            while page := reader.scan(lineage, epoch, kind, start, None, limit):
                 assert len(page) <= limit
                 found += page
                 start = page[-1][0] + b"\0"
@@ -347,11 +367,12 @@ class VersionMachine(RuleBasedStateMachine):
             paged: list[tuple[bytes, bytes]] = []
             resume: bytes | None = b""
             while resume is not None:
-                rows, resume = self.store.scan_page(lineage, epoch, kind, resume, None, 99, limit)
+                rows, resume = reader.scan_page(lineage, epoch, kind, resume, None, 99, limit)
                 paged += rows
             assert paged == found
-            inode = self.store.scan(lineage, epoch, kind, _ino(1), _ino(2), 99)
-            assert inode == [row for row in found if row[0] < _ino(2)]
+            for number in (1, 2, 3, 9):
+                inode = reader.scan(lineage, epoch, kind, _ino(number), _ino(number + 1), 99)
+                assert inode == [row for row in found if row[0][:8] == _ino(number)]
 
     def compare_births(self, lineage: int, volume: Volume) -> None:
         """Between neighbouring pins every inode that differs is named, and none that was never written there."""
@@ -394,6 +415,43 @@ class StackedVersionMachine(VersionMachine):
     stacked = True
 
 
+class DeepVersionMachine(VersionMachine):
+    """Clones of clones and roll-backs, read through the index of holdings wherever there is one."""
+
+    direct_max = 0
+
+    @precondition(lambda self: self.heads() and len(self.volumes) < 24)
+    @rule(generations=st.integers(1, 4), data=st.data(), writes=WRITES)
+    def descend(self, generations: int, data: st.DataObject, writes: list[tuple[str, Object]]) -> None:
+        lineage = data.draw(st.sampled_from(self.heads()[-3:]))
+        for _ in range(generations):
+            child = self.fresh_id()
+            self.fork_at(lineage, self.pin(lineage, Holder(HolderType.FORK, child)), child)
+            lineage = child
+        for verb, known in writes:
+            self.write(lineage, verb, known)
+
+    @precondition(lambda self: self.pins() and self.heads() and len(self.volumes) < 24)
+    @rule(data=st.data())
+    def roll_back(self, data: st.DataObject) -> None:
+        lineage, epoch = data.draw(st.sampled_from(self.pins()))
+        self.fork_at(lineage, epoch, self.fresh_id())
+        if self.volumes[lineage].head is not None:
+            self.end_head(lineage)
+
+    @precondition(lambda self: len(self.heads()) > 1)
+    @rule(data=st.data(), budget=st.integers(1, 3))
+    def end_middle(self, data: st.DataObject, budget: int) -> None:
+        """A generation with others on both sides of it goes."""
+        forked = [
+            lineage for lineage in self.heads() if any(v.fork and v.fork[0] == lineage for v in self.volumes.values())
+        ]
+        if forked:
+            lineage = data.draw(st.sampled_from(forked))
+            self.end_head(lineage)
+            self.run_to_end((lineage, 0), budget)
+
+
 def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
     """A long life of few lineages with many pins, which the strategies above seldom make."""
     dice = random.Random(seed)
@@ -416,7 +474,7 @@ def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
             machine.step(dice.choice(jobs), dice.randint(1, 5))
         elif roll < 0.94 and jobs:
             machine.run_to_end(dice.choice(jobs), dice.randint(1, 5))
-        elif roll < 0.97 and pins and len(machine.volumes) < 4:
+        elif roll < 0.97 and pins and len(machine.volumes) < (12 if machine.direct_max == 0 else 4):
             machine.fork_at(*dice.choice(pins), machine.fresh_id())
         elif roll < 0.98 and len(heads) > 1:
             machine.free_one(dice.choice)
@@ -431,16 +489,18 @@ def random_history(machine: VersionMachine, seed: int, steps: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_histories(seed: int) -> None:
-    random_history((VersionMachine, StackedVersionMachine)[seed % 2](), seed, 250)
+    random_history((VersionMachine, StackedVersionMachine, DeepVersionMachine)[seed % 3](), seed, 250)
 
 
 TestVersions = VersionMachine.TestCase
 TestVersions.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
 TestStackedVersions = StackedVersionMachine.TestCase
 TestStackedVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), stateful_step_count=STEPS, deadline=None)
+TestDeepVersions = DeepVersionMachine.TestCase
+TestDeepVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), stateful_step_count=STEPS, deadline=None)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine])
+@pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine, DeepVersionMachine])
 def test_long_histories(machine: type[VersionMachine]) -> None:
     run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=120, deadline=None))

@@ -49,6 +49,17 @@ def test_a_taken_name_is_refused(kv: MemoryKv) -> None:
         VolumeTree(kv).add(row(5, VolumeKind.LIVE, "photos", 1))
 
 
+def test_renaming_leaves_the_snapshots_of_an_earlier_volume_of_that_name(kv: MemoryKv) -> None:
+    tree = VolumeTree(kv)
+    tree.mark_deleted(tree.named("photos"))
+    tree.add(row(5, VolumeKind.LIVE, "photos", 1))
+    tree.add(row(6, VolumeKind.SNAPSHOT, "photos@b", 5))
+    tree.rename(tree.named("photos"), "pictures")
+    assert tree.named("pictures@b").volume_id == 6
+    assert tree.named("photos@a").volume_id == 3
+    assert list(verify_tree(kv)) == []
+
+
 def test_renaming_takes_the_snapshots_along(kv: MemoryKv) -> None:
     tree = VolumeTree(kv)
     tree.rename(tree.named("photos"), "pictures")

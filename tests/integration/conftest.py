@@ -23,15 +23,15 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
 
 
 @pytest.fixture
-def fresh_pool(tmp_path: Path) -> Iterator[Callable[[int], RunningPool]]:
-    """Makes a pool with so many nodes for one test, which may break it."""
+def fresh_pool(tmp_path: Path) -> Iterator[Callable[..., RunningPool]]:
+    """Makes a pool with so many nodes, and settings of its own, for one test, which may break it."""
     with contextlib.ExitStack() as stack:
         made = 0
 
-        def make(nodes: int) -> RunningPool:
+        def make(nodes: int, settings: str = "") -> RunningPool:
             nonlocal made
             made += 1
-            running = RunningPool(tmp_path / f"pool-{made}", nodes)
+            running = RunningPool(tmp_path / f"pool-{made}", nodes, settings)
             running.folder.mkdir()
             stack.callback(running.destroy)
             running.up()

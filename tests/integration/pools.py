@@ -52,8 +52,9 @@ def mountpoints_below(folder: Path) -> list[Path]:
 class RunningPool:
     """A pool of one test or module, with everything that tests do to it."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
+    def __init__(self, folder: Path, nodes: int, settings: str = "") -> None:
         self.folder = folder
+        self.settings = COORDINATOR_SETTINGS + settings
         self.nodes = nodes
         self.local = LocalPool(folder / "pool")
         self._mounted = 0
@@ -95,8 +96,8 @@ class RunningPool:
     def up(self) -> None:
         """Starts what does not run; with short waits, so that tests do not wait for what users never notice."""
         self.local.folder.mkdir(exist_ok=True)
-        (self.local.folder / "coordinator.toml").write_text(COORDINATOR_SETTINGS)
-        self.redfs("up", "--nodes", str(self.nodes))
+        (self.local.folder / "coordinator.toml").write_text(self.settings)
+        self.redfs("up", "--no-console", "--nodes", str(self.nodes))
 
     def api(self) -> Pool:
         """A connection to the coordinator."""

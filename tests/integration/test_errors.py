@@ -85,15 +85,15 @@ def test_a_coordinator_that_is_not_there(pool: RunningPool, monkeypatch: pytest.
 
 def test_up_again_and_a_taken_port(fresh_pool: FreshPool, tmp_path: Path) -> None:
     pool = fresh_pool(1)
-    assert pool.data("up")["started"] == []
+    assert pool.data("up", "--no-console")["started"] == []
     port = pool.local.pool_file().coordinator.rpartition(":")[2]
     code, text = pool.refused("up", "--data", str(tmp_path / "second"), "--port", port)
     assert code == 5
     assert port in text
-    assert pool.data("up", "--nodes", "2")["started"] == ["node-1"]
+    assert pool.data("up", "--no-console", "--nodes", "2")["started"] == ["node-1"]
     pool.redfs("down")
     pool.redfs("down")
-    assert sorted(pool.data("up")["started"]) == ["coordinator", "node-0", "node-1"]
+    assert sorted(pool.data("up", "--no-console")["started"]) == ["coordinator", "node-0", "node-1"]
     assert pool.local.pool_file().coordinator.rpartition(":")[2] == port
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NoReturn
 
 import grpc
 
-from redfs.core.errors import AlreadyExists, InvalidArgument, NotFound, RedfsError
+from redfs.core.errors import AlreadyExists, InvalidArgument, NotAllowed, NotFound, RedfsError
+from redfs.core.schedules import default_label
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
 from redfs.proto.rpc_errors import status_of, trailing_metadata
@@ -20,7 +21,7 @@ BORN_NS = 1_700_000_000_000_000_000
 class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
     """Answers people's calls; `calls` lists the requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 2, address: str = "127.0.0.1:0") -> None:
         zero = pb.Volume(volume_id=1, kind="zero", name="zero", state="ok")
         self.volumes = {"zero": zero}
         self.calls: list[Any] = []
@@ -31,8 +32,12 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         self.check_items: list[pb.CheckItem] = []
         self.diff_entries: list[pb.DiffEntry] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+        self.schedules: list[pb.Schedule] = []
+        self.happenings: list[Callable[[], None]] = []
+        """Happen one after the other while somebody watches."""
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers))
         cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self._server.add_insecure_port(address)}"
         self._server.start()
 
     def stop(self) -> None:
@@ -94,6 +99,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         kept = self._add("snapshot", f"{volume.name}@{request.keep or 'before'}", volume, context)
         return pb.VolumeRollbackReply(volume=volume, kept=kept)
 
+    def CopyBetween(self, request: pb.CopyFiles, context: grpc.ServicerContext) -> pb.CopyFilesReply:
+        self.calls.append(request)
+        for name in (request.source, request.target):
+            self._find(name, context)
+        if request.target_path == b"/taken" and not request.replace:
+            self._refuse(context, AlreadyExists("it exists already"))
+        return pb.CopyFilesReply(files=1234, bytes=6_000_000_000, path=request.target_path)
+
     def GetVolume(self, request: pb.VolumeName, context: grpc.ServicerContext) -> pb.Volume:
         return self._find(request.name, context)
 
@@ -135,6 +148,42 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
 
     def GetStatus(self, request: pb.Empty, context: grpc.ServicerContext) -> pb.PoolStatus:
         return self.status
+
+    def SetSchedule(self, request: pb.Schedule, context: grpc.ServicerContext) -> pb.Schedule:
+        self.calls.append(request)
+        self._find(request.volume, context)
+        made = pb.Schedule()
+        made.CopyFrom(request)
+        made.label = request.label or default_label(request.every_s)
+        made.next_ns = BORN_NS
+        self.schedules.append(made)
+        return made
+
+    def RemoveSchedule(self, request: pb.ScheduleName, context: grpc.ServicerContext) -> pb.Schedule:
+        found = [s for s in self.schedules if s.volume == request.volume and request.label in ("", s.label)]
+        if not found:
+            self._refuse(context, NotFound("no such schedule"))
+        self.schedules.remove(found[0])
+        return found[0]
+
+    def ListSchedules(self, request: pb.ScheduleName, context: grpc.ServicerContext) -> pb.ScheduleList:
+        return pb.ScheduleList(schedules=[s for s in self.schedules if request.volume in ("", s.volume)])
+
+    def ControlJob(self, request: pb.JobControl, context: grpc.ServicerContext) -> pb.Job:
+        self.calls.append(request)
+        found = next((job for job in self.status.jobs if job.job_id == request.job_id), None)
+        if found is None:
+            self._refuse(context, NotFound(f"there is no job {request.job_id}"))
+        if request.action not in found.allowed:
+            self._refuse(context, NotAllowed("it has to be done in the end"))
+        found.state = "paused" if request.action == "pause" else "waiting"
+        return found
+
+    def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Changed]:
+        yield pb.Changed(tree=True, nodes=True, jobs=True, schedules=True, figures=pb.Figures())
+        for happen in self.happenings:
+            happen()
+            yield pb.Changed(jobs=True)
 
     def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> Iterator[pb.CheckItem]:
         yield from self.check_items

@@ -32,29 +32,49 @@ from redfs.core.slots import check_slot, resolve, slot_range
 from redfs.proto.gen import cluster_pb2 as pb
 
 VOLUME_ID = 7
+VOLUME_NAME = "photos"
 SEED = 42
 
 
 class FakeCoordinator:
     """The committed state of one volume: records, and the plain bytes of referenced blocks."""
 
-    def __init__(self) -> None:
-        self.view = MemoryView(make_root(1, hash_seed=SEED, family=1))
+    def __init__(self, *, hash_seed: int = SEED, first_segment: int = 1) -> None:
+        self.view = MemoryView(make_root(1, hash_seed=hash_seed, family=1))
         self.blocks: dict[int, bytes] = {}
-        self.next_segment = 1
+        self.nodes: dict[str, MemoryView] = {}
+        """Other nodes of the tree, by name: they never change."""
+        self.views: dict[int, MemoryView] = {}
+        """What sessions hold frozen, by the views' numbers."""
+        self.next_segment = first_segment
         self.next_inode = 2
         self.space_bytes = 1 << 40
+        self.quota_bytes = 0
         self.dedupe_at_commit = False
         self.calls: Counter[str] = Counter()
 
     def attached(self, *, read_only: bool = False, snapshot: bool = False) -> pb.AttachReply:
         root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
         return pb.AttachReply(
-            volume=pb.Volume(volume_id=VOLUME_ID, name="photos", protection="single"),
+            volume=pb.Volume(volume_id=VOLUME_ID, name=VOLUME_NAME, protection="single"),
             epoch=5 if snapshot else 0,
             root=encode_root(root),
             exclusive=not (read_only or snapshot),
         )
+
+    def freeze(self) -> MemoryView:
+        """The volume as it is committed now."""
+        return MemoryView(dict(self.view.records))
+
+    def add_node(self, name: str, other: FakeCoordinator) -> None:
+        """What another coordinator's volume holds becomes a node of this one's tree; block ids must not meet."""
+        self.nodes[name] = other.freeze()
+        self.blocks.update(other.blocks)
+
+    def logical_bytes(self) -> int:
+        """What the volume's slots refer to."""
+        slots = [cast(Slot, record) for key, record in self.view.records.items() if key.kind == Kind.SLOT]
+        return sum(piece.length for slot in slots for piece in slot)
 
     def content(self, ino: int) -> bytes:
         """A file's committed bytes."""
@@ -112,7 +132,8 @@ class FakeCoordinator:
         """Drops blocks that nothing refers to."""
         live = {
             piece.block
-            for key, record in self.view.records.items()
+            for view in (self.view, *self.nodes.values(), *self.views.values())
+            for key, record in view.records.items()
             if key.kind == Kind.SLOT
             for piece in cast(Slot, record)
         }
@@ -176,39 +197,65 @@ class FakeSession:
             await asyncio.get_running_loop().create_future()
 
     def _get_rows(self, request: pb.GetRows) -> pb.GetRowsReply:
-        return pb.GetRowsReply(rows=[self._row(Key(k.kind, k.obj)) for k in request.keys])
+        view = self._view(request.volume_id)
+        return pb.GetRowsReply(rows=[self._row(view, Key(k.kind, k.obj)) for k in request.keys])
 
-    def _row(self, key: Key) -> pb.Row:
-        record = self.coordinator.view.records.get(key)
+    def _attach(self, request: pb.Attach) -> pb.AttachReply:
+        coordinator = self.coordinator
+        assert request.view, "the volume itself was attached before"
+        if request.name != VOLUME_NAME and request.name not in coordinator.nodes:
+            raise NotFound(f"no volume is named '{request.name}'")
+        frozen = coordinator.freeze() if request.name == VOLUME_NAME else coordinator.nodes[request.name]
+        number = 100 + coordinator.calls["attach"]
+        coordinator.views[number] = frozen
+        root: Any = frozen.records[Key(Kind.ROOT, bytes(8))]
+        return pb.AttachReply(volume=pb.Volume(volume_id=number), epoch=1, root=encode_root(root))
+
+    def _detach(self, request: pb.Detach) -> pb.DetachReply:
+        del self.coordinator.views[request.volume_id]
+        self.coordinator.collect()
+        return pb.DetachReply()
+
+    def _view(self, volume_id: int) -> MemoryView:
+        return self.coordinator.view if volume_id == VOLUME_ID else self.coordinator.views[volume_id]
+
+    def _row(self, view: MemoryView, key: Key) -> pb.Row:
+        record = view.records.get(key)
         return pb.Row(kind=key.kind, obj=key.obj, value=b"" if record is None else encode(key.kind, record))
 
     def _read_folder(self, request: pb.ReadFolder) -> pb.ReadFolderReply:
         after = split_dirent_object(request.after)[1] if request.after else None
-        buckets = self.coordinator.view.folder(request.ino, after, request.limit)
+        view = self._view(request.volume_id)
+        buckets = view.folder(request.ino, after, request.limit)
         reply = pb.ReadFolderReply(complete=len(buckets) < request.limit)
         for bucket_hash, bucket in buckets:
-            reply.rows.append(self._row(dirent_key(request.ino, bucket_hash)))
-            reply.rows.extend([self._row(inode_key(entry.ino)) for entry in bucket])
+            reply.rows.append(self._row(view, dirent_key(request.ino, bucket_hash)))
+            reply.rows.extend([self._row(view, inode_key(entry.ino)) for entry in bucket])
             reply.last = dirent_key(request.ino, bucket_hash).obj
         return reply
 
     def _scan_rows(self, request: pb.ScanRows) -> pb.ScanRowsReply:
+        view = self._view(request.volume_id)
         keys = sorted(
-            key
-            for key in self.coordinator.view.records
-            if key.kind == request.kind and request.start <= key.obj < request.end
+            key for key in view.records if key.kind == request.kind and request.start <= key.obj < request.end
         )
-        rows = [self._row(key) for key in keys[: request.limit]]
+        rows = [self._row(view, key) for key in keys[: request.limit]]
         return pb.ScanRowsReply(rows=rows, complete=len(keys) <= request.limit)
 
     def _read_slots(self, request: pb.ReadSlots) -> pb.ReadSlotsReply:
         keys = [
             slot_key(request.ino, request.generation, n) for n in range(request.first, request.first + request.count)
         ]
-        return pb.ReadSlotsReply(rows=[self._row(key) for key in keys if key in self.coordinator.view.records])
+        view = self._view(request.volume_id)
+        return pb.ReadSlotsReply(rows=[self._row(view, key) for key in keys if key in view.records])
 
     def _reserve(self, request: pb.Reserve) -> pb.ReserveReply:
-        return pb.ReserveReply(granted_bytes=min(request.wanted_bytes, self.coordinator.space_bytes))
+        coordinator = self.coordinator
+        reply = pb.ReserveReply(granted_bytes=min(request.wanted_bytes, coordinator.space_bytes))
+        if coordinator.quota_bytes:
+            reply.has_quota = True
+            reply.quota_left_bytes = max(0, coordinator.quota_bytes - coordinator.logical_bytes())
+        return reply
 
     def _grant_inodes(self, request: pb.GrantInodes) -> pb.GrantInodesReply:
         first = self.coordinator.next_inode

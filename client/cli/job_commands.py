@@ -1,0 +1,120 @@
+"""`redfs jobs` and `redfs job`: the pool's background work; and waiting for a deletion's."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from redfs.client.cli import output
+from redfs.client.cli.settings import Command, Group, settings
+
+if TYPE_CHECKING:
+    from redfs.client.api import Pool
+    from redfs.proto.gen import cluster_pb2 as pb
+
+STATE_STYLES = {"running": "green", "paused": "yellow"}
+
+
+def progress_text(job: pb.Job) -> str:
+    """How far a job is, as exactly as is known."""
+    if job.total_bytes:
+        return f"{output.share(job.done_bytes, job.total_bytes)} of {output.size(job.total_bytes)}"
+    if job.done_bytes:
+        return f"{output.size(job.done_bytes)} freed"
+    return output.count(job.done, "row") + " done"
+
+
+def rate_text(job: pb.Job) -> str:
+    return f"{output.size(job.rate)}/s" if job.rate > 0 else ""
+
+
+def left_text(job: pb.Job) -> str:
+    return output.duration(job.left_s) if job.left_s >= 0 else ""
+
+
+def job_rows(jobs: list[pb.Job]) -> list[tuple[str | tuple[str, str], ...]]:
+    """The jobs' table, used by `jobs` and `status`; its columns are JOB_COLUMNS."""
+    return [
+        (
+            str(job.job_id) if job.job_id else "",
+            job.kind,
+            job.subject,
+            (job.state, STATE_STYLES.get(job.state, "")),
+            progress_text(job),
+            rate_text(job),
+            left_text(job),
+        )
+        for job in jobs
+    ]
+
+
+JOB_COLUMNS = ("ID", "JOB", "OF", "STATE", "PROGRESS", "RATE", "LEFT")
+
+
+@click.command("jobs", cls=Command)
+def list_jobs() -> None:
+    """List the background jobs: how far each is, how fast, how long it will take."""
+    chosen = settings()
+    with chosen.connect() as pool:
+        found = pool.jobs()
+
+    def human() -> None:
+        if found:
+            output.print_table(JOB_COLUMNS, job_rows(found), right=("ID", "RATE"))
+        else:
+            click.echo("No jobs: nothing is left to do")
+
+    chosen.emit([output.message_data(job) for job in found], human)
+
+
+@click.group(cls=Group)
+def job() -> None:
+    """Pause, resume and cancel background jobs."""
+
+
+def _control(number: int, action: str, said: str) -> None:
+    chosen = settings()
+    with chosen.connect() as pool:
+        changed = pool.control_job(number, action)
+    chosen.emit(output.message_data(changed), lambda: click.echo(f"{said} job {number} ({changed.subject})"))
+
+
+@job.command()
+@click.argument("number", metavar="ID", type=int)
+def pause(number: int) -> None:
+    """Let a job stand still, also over restarts, until it is resumed."""
+    _control(number, "pause", "Paused")
+
+
+@job.command()
+@click.argument("number", metavar="ID", type=int)
+def resume(number: int) -> None:
+    """Let a paused job go on where it was."""
+    _control(number, "resume", "Resumed")
+
+
+@job.command()
+@click.argument("number", metavar="ID", type=int)
+def cancel(number: int) -> None:
+    """End a job before it is done; refused for those that free space."""
+    _control(number, "cancel", "Cancelled")
+
+
+# ---------------------------------------------------------------- waiting
+
+wait_option = click.option("--wait", is_flag=True, help="Return when its space is free; shows how far that is.")
+
+
+def wait_for_deletion(pool: Pool, deleted: pb.Volume) -> None:
+    """Returns when what a deleted node held alone is free. On a terminal a line shows how far that is."""
+    if not sys.stderr.isatty():
+        for _ in pool.follow_deletion(deleted.volume_id):
+            pass
+        return
+    with output.console(stderr=True).status(f"Freeing {deleted.name}") as line:
+        for found in pool.follow_deletion(deleted.volume_id):
+            left = left_text(found)
+            parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
+            line.update(f"Freeing {deleted.name}: {', '.join(part for part in parts if part)}")

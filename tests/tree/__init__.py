@@ -1,0 +1,1 @@
+"""The whole volume tree at once: real coordinator, real sessions and file systems, against a plain dictionary."""
