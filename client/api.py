@@ -31,6 +31,8 @@ CALL_TIMEOUT_S = 30.0
 """A call is one transaction in the coordinator, milliseconds long; this covers one that queues behind a full disk."""
 FLUSH_DEADLINE_S = 30.0
 """What a mount is given to flush for a snapshot, when the caller does not say; the coordinator's default is shorter."""
+ROLL_BACK_S = 60.0
+"""Mounts get 10 s to write what they hold and 15 s to forget it; some may come meanwhile, and are held then as well."""
 COPY_TIMEOUT_S = 24 * 3600.0
 """A copy takes as long as it has files; the bound is for a coordinator that hangs."""
 COUNT_TIMEOUT_S = 3600.0
@@ -143,10 +145,11 @@ class Pool:
 
     def roll_back(self, snapshot: str, *, keep: str = "", discard: bool = False) -> pb.VolumeRollbackReply:
         """Makes a volume what its snapshot VOLUME@SNAPSHOT is, at once. What it held is kept as the snapshot
-        VOLUME@`keep` (empty: named by the time) unless `discard`. Busy while the volume is mounted; NotFound,
-        AlreadyExists."""
+        VOLUME@`keep` (empty: named by the time) unless `discard`. Mounts of the volume go on with what the snapshot
+        holds. NotFound, AlreadyExists; Unavailable where a mount does not write what it holds in time: nothing
+        changed then."""
         request = pb.VolumeRollback(snapshot=snapshot, keep=keep, discard=discard)
-        return self._call("RollBackVolume", pb.VolumeRollbackReply, request)
+        return self._call("RollBackVolume", pb.VolumeRollbackReply, request, extra_s=ROLL_BACK_S)
 
     def set_schedule(self, volume: str, *, every_s: int, keep: int, label: str = "") -> pb.Schedule:
         """Snapshots of a volume by themselves: one every `every_s` seconds, of which the newest `keep` stay. The label
@@ -291,6 +294,7 @@ class Pool:
             raise self._rebuilt(error) from None
         finally:
             call.cancel()
+        raise Unavailable(f"the coordinator at {self.address} told the last of what changes: is it stopping?")
 
     def check(self) -> Iterator[pb.CheckItem]:
         """The coordinator proves its metadata from scratch: findings, then the shards that each node should hold."""

@@ -36,6 +36,8 @@ from redfs.core.errors import InternalError, RedfsError
 if TYPE_CHECKING:
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.figures import FiguresReporter
+    from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
 
 log = logging.getLogger("redfs.mount")
@@ -200,6 +202,9 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.data.store import BlockStore
     from redfs.client.fs.config import FsConfig
     from redfs.client.fs.copier import Copier
+    from redfs.client.fs.following import Following
+    from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
     from redfs.client.session import CoordinatorSession, SessionConfig
@@ -218,14 +223,32 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         store = BlockStore(session, attached.volume, nodes, cache, data_config)
         reader = BlockReader(session, nodes, cache, data_config)
         try:
-            vfs = Vfs(session, attached, store, reader, FsConfig(give_up_s=options.give_up_s))
+            config = FsConfig(give_up_s=options.give_up_s)
+            vfs = Vfs(session, attached, store, reader, config)
+            volume = attached.volume
+            folder = (
+                None
+                if vfs.is_snapshot
+                else SnapshotsFolder(session, volume.volume_id, volume.created_ns, store, reader, config)
+            )
+            kernel = KernelCache(mountpoint)
+            following = Following(session, vfs, kernel)
             session.on_flush = vfs.on_flush
+            session.on_hold = following.hold
+            session.on_rebase = following.rebase
+            session.on_resumed = following.resumed
             session.on_lapsed = vfs.on_lapsed
             session.on_gone = vfs.on_gone
+            vfs.on_rolled_back = following.refused
             copier = Copier(session, vfs, show=_show)
             session.on_copy = copier.on_copy
             await vfs.start()
-            lost = await _serve_fuse(options, mountpoint, log_file, vfs, session, copier, tell)
+            try:
+                lost = await _serve_fuse(options, mountpoint, log_file, vfs, kernel, folder, session, copier, tell)
+            finally:
+                await following.stop()
+                if folder is not None:
+                    await folder.views.close()
         finally:
             await reader.close()
             await store.close()
@@ -241,6 +264,8 @@ async def _serve_fuse(
     mountpoint: Path,
     log_file: str,
     vfs: Vfs,
+    kernel: KernelCache,
+    folder: SnapshotsFolder | None,
     session: Any,
     copier: Copier,
     tell: Callable[[RedfsError | None], None],
@@ -259,7 +284,7 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        adapter = FuseAdapter(vfs, session)
+        adapter = FuseAdapter(vfs, session, kernel, folder)
         pyfuse3.init(adapter, str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(
@@ -270,7 +295,7 @@ async def _serve_fuse(
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
-        ticking = asyncio.create_task(_tick(vfs, reporter))
+        ticking = asyncio.create_task(_tick(vfs, folder, reporter))
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
@@ -325,11 +350,13 @@ async def _save(vfs: Vfs) -> str | None:
     return None
 
 
-async def _tick(vfs: Vfs, reporter: FiguresReporter) -> None:
+async def _tick(vfs: Vfs, folder: SnapshotsFolder | None, reporter: FiguresReporter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         vfs.tick()
         reporter.tick()
+        if folder is not None:
+            folder.views.tick()
 
 
 def _end_on_signals(vfs: Vfs) -> list[asyncio.Task[None]]:

@@ -9,7 +9,8 @@ it shorter than the coordinator does; past two thirds `serving` waits, because a
 
 Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good. `Unavailable` for a call that
 waited `give_up_s` for a coordinator that is away. Errors that the coordinator answers are raised as its classes of
-`core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is flushing (`on_flush`).
+`core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
+(`on_flush`, `on_hold`, `on_rebase`); one that was sent while the stream was away may be lost (`on_resumed`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import grpc
@@ -37,7 +39,7 @@ log = logging.getLogger("redfs.session")
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
 MAX_ORDERS = 16
-"""Flush orders worked on at once: one for each volume mounted here, and a repetition of it."""
+"""Orders worked on at once: one or two for each volume mounted here, and repetitions of them."""
 
 
 MAX_COPIES = 64
@@ -109,6 +111,18 @@ async def _no_flush(volume_id: int) -> None:
     """The owner keeps nothing dirty."""
 
 
+async def _no_hold(volume_id: int, hold_s: float) -> None:
+    """The owner has only the commits that it sends: one for another lineage is refused."""
+
+
+async def _no_rebase(order: pb.Rebase) -> None:
+    """The owner remembers nothing of its volumes."""
+
+
+async def _not_concerned() -> None:
+    """The owner minds no lost orders."""
+
+
 async def _no_copies(volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
     """The owner has no volume that it could copy into."""
     return pb.CopyFilesReply(unattended=True)
@@ -133,6 +147,13 @@ class CoordinatorSession:
         self.last_commit = 0
         """Number of the last commit that the coordinator had applied when the stream was opened."""
         self.on_flush: Callable[[int], Awaitable[None]] = _no_flush
+        self.on_hold: Callable[[int, float], Awaitable[None]] = _no_hold
+        """Called with a volume's id and seconds: like `on_flush`, and let nothing begin until a Rebase or the end of
+        that time."""
+        self.on_rebase: Callable[[pb.Rebase], Awaitable[None]] = _no_rebase
+        """Called when a volume goes on as another lineage; returns when nothing of the old one is shown."""
+        self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
+        """Called when the stream is back after it broke."""
         self.on_lapsed: Callable[[], None] = lambda: None
         self.on_gone: Callable[[int], None] = lambda _: None
         """Called with a volume's id when the coordinator says that it was deleted."""
@@ -330,6 +351,8 @@ class CoordinatorSession:
             if again:
                 log.info("the coordinator at %s is back", self.address)
             self._repeat_unanswered()
+            if again:
+                self._work_on(self.on_resumed)
             for work in (self._write_all(stream), self._keep_lease(), self._read_all(stream)):
                 helpers.append(asyncio.create_task(work))
             if not self._first_reply.done():
@@ -415,29 +438,44 @@ class CoordinatorSession:
                 self._settle(pending, result=getattr(reply, body))
 
     def _order(self, reply: pb.SessionReply) -> None:
-        if reply.HasField("gone"):
-            self.on_gone(reply.gone.volume_id)
-            return
-        if reply.HasField("copy"):
-            self._begin_copy(reply.copy)
-            return
-        if not reply.HasField("flush"):
-            log.info("an order of the coordinator that this client does not know was left out")
-            return
+        match reply.WhichOneof("body"):
+            case "gone":
+                self.on_gone(reply.gone.volume_id)
+            case "flush":
+                self._work_on(partial(self._flush, reply.flush))
+            case "rebase":
+                self._work_on(partial(self._rebase, reply.rebase))
+            case "copy":
+                self._begin_copy(reply.copy)
+            case _:
+                log.info("an order of the coordinator that this client does not know was left out")
+
+    def _work_on(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Carries out an order beside everything else. One that fails is not confirmed, so the coordinator knows."""
+
+        async def carry_out() -> None:
+            try:
+                await work()
+            except (RedfsError, OSError) as error:
+                log.warning("an order of the coordinator was not carried out: %s", error)
+
         if len(self._orders) >= MAX_ORDERS:
-            log.warning("more than %d flush orders at once: one was left to its deadline", MAX_ORDERS)
+            log.warning("more than %d orders at once: one was left to its deadline", MAX_ORDERS)
             return
-        task = asyncio.create_task(self._flush(reply.flush.flush_id, reply.flush.volume_id))
+        task = asyncio.create_task(carry_out())
         self._orders.add(task)
         task.add_done_callback(self._orders.discard)
 
-    async def _flush(self, flush_id: int, volume_id: int) -> None:
-        """Carries out a Flush order. Where it fails no FlushDone is sent and the coordinator's deadline decides."""
-        try:
-            await self.on_flush(volume_id)
-            await self.call(flush_done=pb.FlushDone(flush_id=flush_id))
-        except (RedfsError, OSError) as error:
-            log.warning("the flush that the coordinator asked for failed: %s", error)
+    async def _flush(self, order: pb.Flush) -> None:
+        if order.hold:
+            await self.on_hold(order.volume_id, order.hold_s)
+        else:
+            await self.on_flush(order.volume_id)
+        await self.call(flush_done=pb.FlushDone(flush_id=order.flush_id))
+
+    async def _rebase(self, order: pb.Rebase) -> None:
+        await self.on_rebase(order)
+        await self.call(rebase_done=pb.RebaseDone(rebase_id=order.rebase_id))
 
     def _begin_copy(self, order: pb.Copy) -> None:
         """Begins to carry out a Copy order. One that came again after a lost stream is under way already: its answer,

@@ -7,7 +7,9 @@ volume's head and references are settled: a block that nothing names gets no row
 doomed.
 
 A commit sent again is answered as it was the first time and changes nothing. Raises LeaseLapsed, CommitRefused (with
-the blocks that are gone; nothing was applied, send the data again under the same number), InvalidArgument.
+the blocks that are gone; nothing was applied, send the data again under the same number), InvalidArgument. RolledBack
+where the volume goes on as another lineage than the one that the commit was made for: it would mix the two, and is
+refused for good.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.segments import find_block, require_open
 from redfs.coordinator.sessions import require_delegation, require_session
 from redfs.coordinator.txn import Txn
-from redfs.core.errors import CommitRefused, InvalidArgument
+from redfs.core.errors import CommitRefused, InvalidArgument, RolledBack
 from redfs.core.ids import block_birth_segment
 from redfs.core.policy import Layout
 from redfs.core.records import MAX_PIECES, SLOT_BYTES, Kind, Piece, decode_slot, encode_slot, split_orphan_object
@@ -81,6 +83,8 @@ class CommitRequest(NamedTuple):
     blocks: Sequence[tuple[int, BlockRow]]
     """(block id, row with refs 0)."""
     records: Sequence[Record]
+    lineage: int
+    """Of the volume, as the client knows it."""
 
 
 def commit(txn: Txn, session_id: int, request: CommitRequest) -> Substitutions:
@@ -90,6 +94,8 @@ def commit(txn: Txn, session_id: int, request: CommitRequest) -> Substitutions:
         stored = txn.kv.get(REPLIES, pair_key(session_id, request.number))
         return () if stored is None else decode_reply(stored)
     volume = require_delegation(txn, session_id, request.volume_id)
+    if request.lineage != volume.lineage:
+        raise RolledBack(f"{volume.name!r} was rolled back: what was written for its state before cannot be committed")
     if request.number <= session.last_commit:
         raise InvalidArgument(f"commit {request.number} was answered long ago, the last one is {session.last_commit}")
     if request.number > session.last_commit + 1:

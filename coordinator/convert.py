@@ -70,6 +70,18 @@ def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iter
     )
 
 
+def to_listed(row: VolumeRow) -> pb.Volume:
+    """What a mount needs to know of a snapshot: some thousands of them are one answer."""
+    return pb.Volume(
+        volume_id=row.volume_id,
+        kind=KIND_NAMES[row.kind],
+        name=row.name,
+        parent_id=row.parent_id,
+        state=STATE_NAMES[row.state],
+        created_ns=row.created_ns,
+    )
+
+
 def to_node(node: NodeView) -> pb.Node:
     report = node.report
     return pb.Node(
@@ -123,6 +135,7 @@ def from_commit(sent: pb.Commit) -> CommitRequest:
             for b in sent.blocks
         ],
         [Record(r.kind, r.obj, r.value) for r in sent.rows],
+        sent.lineage,
     )
 
 
@@ -197,16 +210,16 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
     )
 
 
-def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
-    return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
-
-
 def to_schedule(schedule: Schedule) -> pb.Schedule:
     return pb.Schedule(volume=schedule.volume, label=schedule.label, **schedule.row._asdict())
 
 
 def to_job(job: ShownJob) -> pb.Job:
     return pb.Job(**job._asdict())
+
+
+def to_diff_page(entries: Iterable[diff.Entry]) -> pb.DiffPage:
+    return pb.DiffPage(entries=[pb.DiffEntry(**entry._asdict()) for entry in entries])
 
 
 def to_check_item(item: check.Item) -> pb.CheckItem:

@@ -117,6 +117,7 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     await stop.wait()
     log.info("stopping")
     await cancel_and_wait([ticker, scheduling])
+    shell.watchers.close()
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)
     coordinator.store.close()

@@ -60,7 +60,7 @@ def is_quick(request: pb.SessionRequest) -> bool:
             return len(request.locate_blocks.block_ids) <= QUICK_READ_ROWS
         case "find_blocks":
             return len(request.find_blocks.fingerprints) <= QUICK_READ_ROWS
-        case "segment_blocks":
+        case "segment_blocks" | "list_snapshots":
             return False
         case _:
             return True
@@ -72,11 +72,11 @@ class Requests:
     def __init__(
         self,
         coordinator: Coordinator,
-        flush_done: Callable[[int, int], None],
+        order_done: Callable[[int, int], None],
         copy_done: Callable[[int, pb.CopyDone], None],
     ) -> None:
         self._coordinator = coordinator
-        self._flush_done = flush_done
+        self._order_done = order_done
         self._ancestry = coordinator.env.ancestry
         self._copy_done = copy_done
         self._handlers: dict[str, Callable[[int, Any], Answer | Later]] = {
@@ -98,9 +98,11 @@ class Requests:
             "commit": self._commit,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
+            "list_snapshots": self._list_snapshots,
             "report_damage": self._report_damage,
             "report_figures": self._report_figures,
             "flush_done": self._flushed,
+            "rebase_done": self._rebased,
             "copy_done": self._copied,
             "close": self._close,
         }
@@ -123,7 +125,9 @@ class Requests:
 
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
-            if request.view:
+            if request.volume_id:
+                row, exclusive, root = sessions.attached(txn, session_id, request.volume_id)
+            elif request.view:
                 row, exclusive, root = sessions.attach_view(txn, session_id, request.name)
             else:
                 row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
@@ -152,8 +156,12 @@ class Requests:
         return {"report_figures": pb.ReportFiguresReply()}
 
     def _flushed(self, session_id: int, request: pb.FlushDone) -> Answer:
-        self._flush_done(session_id, request.flush_id)
+        self._order_done(session_id, request.flush_id)
         return {"flush_done": pb.FlushDoneReply()}
+
+    def _rebased(self, session_id: int, request: pb.RebaseDone) -> Answer:
+        self._order_done(session_id, request.rebase_id)
+        return {"rebase_done": pb.RebaseDoneReply()}
 
     def _copied(self, session_id: int, request: pb.CopyDone) -> Answer:
         self._copy_done(session_id, request)
@@ -228,6 +236,12 @@ class Requests:
 
     def _list_nodes(self, _: int, __: pb.ListNodes) -> Answer:
         return {"list_nodes": node_list(self._coordinator)}
+
+    def _list_snapshots(self, session_id: int, request: pb.ListSnapshots) -> Answer:
+        with self._coordinator.read() as kv:
+            volume = reads.volume_reader(kv, session_id, request.volume_id).row
+            rows = list(ReadTree(kv).snapshots(volume))
+        return {"list_snapshots": pb.ListSnapshotsReply(snapshots=[convert.to_listed(row) for row in rows])}
 
     def _stat_volume(self, session_id: int, request: pb.StatVolume) -> Answer:
         cluster = self._coordinator.cluster

@@ -21,6 +21,7 @@ from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
+from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
@@ -42,10 +43,10 @@ CHECK_CHUNK = 64
 """Items of a check that are made at one go in a reader thread."""
 CHECK_STALL_S = 60.0
 """A check whose caller takes nothing for this long is ended: it keeps a read transaction open."""
-DIFF_STALL_S = 600.0
-"""A comparison whose caller takes nothing for this long is ended: it keeps old versions from being freed."""
 WATCH_STALL_S = 60.0
 """A watcher that takes nothing for this long is ended: it keeps its place from others."""
+DIFF_STALL_S = 600.0
+"""A comparison whose caller takes nothing for this long is ended: it keeps old versions from being freed."""
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._requests = requests.Requests(shell.coordinator, shell.flush_done, shell.copies.done)
+        self._requests = requests.Requests(shell.coordinator, shell.order_done, shell.copies.done)
+        self._rolling_back = RollingBack(shell)
         self._checking = False
         self._differences = Differences(shell)
 
@@ -139,16 +141,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return await _answer(context, self._frozen(source, request.flush_deadline_s, command))
 
     async def RollBackVolume(self, request: pb.VolumeRollback, context: Any) -> pb.VolumeRollbackReply:  # noqa: N802
-        took_ms = 0.0
-
-        def command(txn: Txn) -> volumes.RolledBack:
-            nonlocal took_ms
-            started_s = time.perf_counter()
-            done = volumes.roll_back(txn, request.snapshot, request.keep, request.discard)
-            took_ms = (time.perf_counter() - started_s) * 1000
-            return done
-
-        done = await _answer(context, self._shell.run(command))
+        work = self._rolling_back.run(request.snapshot, request.keep, request.discard)
+        done, took_ms = await _answer(context, work)
         kept = None if done.kept is None else self._shown(done.kept)
         return pb.VolumeRollbackReply(volume=self._shown(done.volume), kept=kept, coordinator_ms=took_ms)
 
@@ -193,19 +187,6 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             return False
         return await self._shell.flush(holder, row.volume_id, deadline_s)
 
-    async def DiffVolumes(self, request: pb.DiffRequest, context: Any) -> None:  # noqa: N802
-        try:
-            for name in (request.before, request.after):
-                await self._flush_holder(name, self._coordinator.config.flush_deadline_s)
-            async with contextlib.aclosing(self._differences.pages(request.before, request.after)) as pages:
-                async for page in pages:
-                    async with asyncio.timeout(DIFF_STALL_S):
-                        await context.write(convert.to_diff_page(page))
-        except TimeoutError:
-            await rpc_errors.abort(context, Unavailable("nobody took the differences: compare again"))
-        except RedfsError as error:
-            await rpc_errors.abort(context, error)
-
     async def CopyBetween(self, request: pb.CopyFiles, context: Any) -> pb.CopyFilesReply:  # noqa: N802
         return await _answer(context, self._copy_between(request))
 
@@ -230,6 +211,19 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
             return pb.CopyFilesReply(unattended=True)
         return await self._shell.copies.carry_out(holder, target.volume_id, request)
 
+    async def DiffVolumes(self, request: pb.DiffRequest, context: Any) -> None:  # noqa: N802
+        try:
+            for name in (request.before, request.after):
+                await self._flush_holder(name, self._coordinator.config.flush_deadline_s)
+            async with contextlib.aclosing(self._differences.pages(request.before, request.after)) as pages:
+                async for page in pages:
+                    async with asyncio.timeout(DIFF_STALL_S):
+                        await context.write(convert.to_diff_page(page))
+        except TimeoutError:
+            await rpc_errors.abort(context, Unavailable("nobody took the differences: compare again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
+
     # -- the pool
 
     async def GetNodes(self, _: pb.Empty, context: Any) -> pb.ListNodesReply:  # noqa: N802
@@ -245,7 +239,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
         try:
             watcher = self._shell.watchers.join()
-        except Busy as error:
+        except RedfsError as error:
             await rpc_errors.abort(context, error)
         try:
             while True:
@@ -255,6 +249,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                     await context.write(convert.to_changed(topics, figures))
         except TimeoutError:
             await rpc_errors.abort(context, Unavailable("nobody took what was to be told: watch again"))
+        except RedfsError as error:
+            await rpc_errors.abort(context, error)
         finally:
             self._shell.watchers.leave(watcher)
 

@@ -182,12 +182,8 @@ class SessionStream:
         self._outgoing_bytes += size_bytes
         self._wake_writer.set()
 
-    def order_flush(self, flush_id: int, volume_id: int) -> None:
-        self._outgoing.append((pb.SessionReply(flush=pb.Flush(flush_id=flush_id, volume_id=volume_id)), 0))
-        self._wake_writer.set()
-
-    def order_gone(self, volume_id: int) -> None:
-        self._outgoing.append((pb.SessionReply(gone=pb.Gone(volume_id=volume_id)), 0))
+    def order(self, order: pb.SessionReply) -> None:
+        self._outgoing.append((order, 0))
         self._wake_writer.set()
 
     def order_copy(self, order: pb.Copy) -> None:

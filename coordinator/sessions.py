@@ -61,7 +61,9 @@ MAX_ATTACHMENTS = 64
 MAX_CLIENT_NAME_CHARS = 255
 MAX_INODES_PER_GRANT = 1 << 20
 """A client asks for thousands; what it does not use is lost for good, so no one gets billions."""
-MAX_INO = (1 << 63) - 1
+MAX_INO = (1 << 48) - 1
+"""Mounts use the bits above for the snapshots that they show inside (`client/fs/snapshot_views.py`). A family that
+makes a million files each second comes here after nine years."""
 
 
 class Opened(NamedTuple):
@@ -128,7 +130,17 @@ def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[Volum
     access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
     txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
     txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
-    return row, not read_only, _root_record(txn, row)
+    return row, not read_only, root_record(txn, row)
+
+
+def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
+    """How a volume that the session has stands now, as `attach` tells it. LeaseLapsed where it was taken away."""
+    require_session(txn, session_id)
+    access = txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    row = None if access is None or view_of(access) is not None else txn.tree.get(volume_id)
+    if row is None:
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    return row, access == bytes([Access.READ_WRITE]), root_record(txn, row)
 
 
 def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, bytes]:
@@ -148,7 +160,7 @@ def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, 
         txn.versions.add_holder(row.lineage, epoch, holder)
     shown = row._replace(volume_id=number, epoch=epoch)
     txn.kv.put(ATTACHMENTS, pair_key(session_id, number), bytes([Access.VIEW]) + encode_volume(shown))
-    return shown, False, _root_record(txn, shown)
+    return shown, False, root_record(txn, shown)
 
 
 def view_of(attachment: bytes) -> VolumeRow | None:
@@ -164,7 +176,8 @@ def _require_room(txn: Txn, session_id: int, volume_id: int) -> None:
         raise NotAllowed(f"one session has at most {MAX_ATTACHMENTS} volumes and views")
 
 
-def _root_record(txn: Txn, row: VolumeRow) -> bytes:
+def root_record(txn: Txn, row: VolumeRow) -> bytes:
+    """The VolumeRoot record of a node of the tree, as stored."""
     epoch = row.epoch or txn.versions.head_epoch(row.lineage)
     root = txn.versions.get(row.lineage, epoch, *ROOT_KEY)
     if root is None:

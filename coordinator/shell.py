@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
 from redfs.coordinator.copies import Copies, CopyStream
 from redfs.coordinator.state import Answer, StateThread
 from redfs.coordinator.watch import Topic, Watchers
 from redfs.core.errors import InternalError, RedfsError
+from redfs.proto.gen import cluster_pb2 as pb
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ READER_THREADS = 2
 """Large reads at one time: Python runs one at a time anyway, two keep a long one from blocking a short one."""
 
 AWAY_S = 3.0
-"""How long a flush waits for a session that has no stream: one that comes back does so within a second or two."""
+"""How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +33,21 @@ log = logging.getLogger(__name__)
 class OpenStream(CopyStream, Protocol):
     """A session's stream."""
 
-    def order_flush(self, flush_id: int, volume_id: int) -> None: ...
-
-    def order_gone(self, volume_id: int) -> None: ...
+    def order(self, order: pb.SessionReply) -> None:
+        """Sends what the session did not ask for."""
+        ...
 
     def finish(self) -> None:
         """Ends the stream after what is already answered."""
         ...
+
+
+class _Order(NamedTuple):
+    """One whose answer is waited for."""
+
+    session_id: int
+    message: pb.SessionReply
+    answered: asyncio.Future[None]
 
 
 class Shell:
@@ -58,8 +67,8 @@ class Shell:
         coordinator.env.hooks.changed = self.watchers.changed
         coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
         self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
-        self._flushes: dict[int, tuple[int, int, asyncio.Future[None]]] = {}
-        self._next_flush = 1
+        self._orders: dict[int, _Order] = {}
+        self._next_order = 1
 
     def start(self) -> None:
         self.state.start()
@@ -107,9 +116,7 @@ class Shell:
 
     def _tell_gone(self, session_id: int, volume_id: int) -> None:
         # One that is away learns it from its next commit, which is refused.
-        stream = self.sessions.get(session_id)
-        if stream is not None:
-            stream.order_gone(volume_id)
+        self.tell(session_id, pb.SessionReply(gone=pb.Gone(volume_id=volume_id)))
 
     def _wake_node(self, node_id: int) -> None:
         wake = self.node_wakers.get(node_id)
@@ -117,45 +124,71 @@ class Shell:
             wake()
 
     def stream_opened(self, session_id: int, stream: OpenStream) -> None:
-        """A session's newest stream; the one before it ends. Flushes and copies that wait are ordered again."""
+        """A session's newest stream; the one before it ends. Orders that wait for an answer are sent again."""
         before = self.sessions.get(session_id)
         if before is not None:
             before.finish()
         self.sessions[session_id] = stream
-        for flush_id, (session, volume_id, _) in list(self._flushes.items()):
-            if session == session_id:
-                stream.order_flush(flush_id, volume_id)
+        for order in list(self._orders.values()):
+            if order.session_id == session_id:
+                stream.order(order.message)
         self.copies.stream_opened(session_id, stream)
 
     def stream_closed(self, session_id: int, stream: OpenStream) -> None:
         if self.sessions.get(session_id) is stream:
             del self.sessions[session_id]
 
-    async def flush(self, session_id: int, volume_id: int, deadline_s: float) -> bool:
-        """Has a session commit what it holds of a volume. False where it did not say so in time."""
-        flush_id = self._next_flush
-        self._next_flush += 1
-        future: asyncio.Future[None] = self.loop.create_future()
-        self._flushes[flush_id] = (session_id, volume_id, future)
+    def tell(self, session_id: int, order: pb.SessionReply) -> None:
+        """Sends an order that is not waited for, where the session has a stream."""
+        stream = self.sessions.get(session_id)
+        if stream is not None:
+            stream.order(order)
+
+    async def flush(self, session_id: int, volume_id: int, deadline_s: float, hold_s: float = 0.0) -> bool:
+        """Has a session commit what it holds of a volume. False where it did not say so in time.
+
+        With `hold_s` it lets no operation begin from then on, until a Rebase, or until as many seconds have gone by
+        since it got the order.
+        """
+        number = self.next_order()
+        flush = pb.Flush(flush_id=number, volume_id=volume_id, hold=hold_s > 0, hold_s=hold_s)
+        return await self._order(session_id, number, pb.SessionReply(flush=flush), deadline_s)
+
+    async def rebase(self, session_id: int, rebase: pb.Rebase, deadline_s: float) -> bool:
+        """Has a session go on as another lineage. False where it did not say in time that nothing old is shown."""
+        number = self.next_order()
+        order = pb.Rebase()
+        order.CopyFrom(rebase)
+        order.rebase_id = number
+        return await self._order(session_id, number, pb.SessionReply(rebase=order), deadline_s)
+
+    def next_order(self) -> int:
+        """A number for an order, which its answer names."""
+        number = self._next_order
+        self._next_order += 1
+        return number
+
+    async def _order(self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float) -> bool:
+        """Sends an order, to a session that is away when it comes back; False where no answer came in time."""
+        answered: asyncio.Future[None] = self.loop.create_future()
+        self._orders[number] = _Order(session_id, message, answered)
+        if session_id not in self.sessions:
+            deadline_s = min(deadline_s, AWAY_S)
         try:
-            stream = self.sessions.get(session_id)
-            if stream is not None:
-                stream.order_flush(flush_id, volume_id)
-            else:
-                deadline_s = min(deadline_s, AWAY_S)
+            self.tell(session_id, message)
             async with asyncio.timeout(deadline_s):
-                await future
+                await answered
         except TimeoutError:
             return False
         finally:
-            del self._flushes[flush_id]
+            del self._orders[number]
         return True
 
-    def flush_done(self, session_id: int, flush_id: int) -> None:
-        """A session says that it has committed; one that comes too late changes nothing."""
-        waiting = self._flushes.get(flush_id)
-        if waiting is not None and waiting[0] == session_id and not waiting[2].done():
-            waiting[2].set_result(None)
+    def order_done(self, session_id: int, number: int) -> None:
+        """A session says that it has carried out an order; one that comes too late changes nothing."""
+        order = self._orders.get(number)
+        if order is not None and order.session_id == session_id and not order.answered.done():
+            order.answered.set_result(None)
 
 
 def _answer_all(answers: Sequence[tuple[Answer, Outcome]]) -> None:

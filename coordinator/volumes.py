@@ -5,7 +5,8 @@ of its volume's lineage; a clone is a new lineage forked from a pin. What a dele
 (`reclaim.py`).
 
 Nothing is safe to retry blindly but by its own errors: a second create finds the name taken. Waiting for the mounts'
-flush before a snapshot is the caller's (`service.py`).
+flush before a snapshot is the caller's (`service.py`), as is holding the mounts of a volume that is rolled back
+(`rolling_back.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple, TypedDict, Unpack
 from redfs.coordinator import sessions
 from redfs.coordinator.jobs import add_job, bytes_of_head, bytes_of_pin, drop_job
 from redfs.coordinator.txn import Txn, scan_pairs
-from redfs.core.errors import Busy, InvalidArgument, NotAllowed
+from redfs.core.errors import Busy, InvalidArgument, NotAllowed, Unavailable
 from redfs.core.ids import ROOT_INO, ZERO_LINEAGE, ZERO_VOLUME
 from redfs.core.kv import ReadKv
 from redfs.core.policy import Policy, best_fit, parse_policy, require_fit
@@ -270,19 +271,38 @@ def _freeze(txn: Txn, volume: VolumeRow, name: str, origin: str = "") -> VolumeR
     return row
 
 
+class Held(NamedTuple):
+    """The mounts of a volume that have written everything and begin nothing until they are told how it goes on."""
+
+    volume_id: int
+    sessions: frozenset[int]
+    until_s: float
+    """On the coordinator's monotonic clock: from then on they may ask by themselves and go on as they were."""
+
+
 class RolledBack(NamedTuple):
     volume: VolumeRow
     kept: VolumeRow | None
     """The snapshot that keeps what the volume held before."""
+    root: bytes
+    """The volume's VolumeRoot record, as its mounts must know it now."""
+    mounts: frozenset[int]
+    """The sessions that still have it mounted, and must be told."""
 
 
-def roll_back(txn: Txn, snapshot_name: str, keep: str = "", discard: bool = False) -> RolledBack:
+def roll_back(
+    txn: Txn, snapshot_name: str, keep: str = "", discard: bool = False, held: Held | None = None
+) -> RolledBack:
     """Makes a live volume what one of its snapshots is. The volume keeps its name, settings, snapshots and clones.
 
     The head goes on as a new lineage forked from the snapshot's pin, so it costs the same for any size. What the volume
     held is kept as the snapshot VOLUME@`keep` (named by the time where that is empty) unless `discard`. Not idempotent:
-    a repeated call keeps another snapshot. NotFound, AlreadyExists, InvalidArgument; Busy while the volume is mounted,
-    also read-only: a mount knows files that would not be there any more.
+    a repeated call keeps another snapshot.
+
+    Mounts that are `held` keep the volume and their open segments; whoever calls tells them (`rolling_back.py`). One
+    that has lapsed and is not held loses the volume. NotFound, AlreadyExists, InvalidArgument; Busy where another
+    mount, also a read-only one, is alive: it knows files that would not be there any more; Unavailable where the hold
+    is over.
     """
     volume_name, _ = split_snapshot_name(snapshot_name)
     if keep and discard:
@@ -290,8 +310,7 @@ def roll_back(txn: Txn, snapshot_name: str, keep: str = "", discard: bool = Fals
     volume = txn.tree.named(volume_name)
     require_changeable(volume, "rolled back")
     snapshot = txn.tree.named(snapshot_name)
-    for session in _require_unused(txn, volume):
-        sessions.take_away(txn, session, volume.volume_id)
+    mounts = _require_held(txn, volume, held)
     kept = None
     if not discard:
         kept_name = f"{volume_name}@{keep}" if keep else _name_by_time(txn, volume_name)
@@ -307,7 +326,25 @@ def roll_back(txn: Txn, snapshot_name: str, keep: str = "", discard: bool = Fals
     txn.tree.update(volume)
     # What the snapshot had unlinked but not freed yet is garbage in the volume again.
     add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume_name)
-    return RolledBack(volume, kept)
+    return RolledBack(volume, kept, sessions.root_record(txn, volume), mounts)
+
+
+def _require_held(txn: Txn, volume: VolumeRow, held: Held | None) -> frozenset[int]:
+    """The held sessions that have the volume; the lapsed ones lose it. Raises Busy where another is alive."""
+    there = frozenset(_sessions_of(txn, volume))
+    known = held.sessions if held is not None and held.volume_id == volume.volume_id else frozenset()
+    others = there - known
+    alive = [session for session in sorted(others) if txn.env.leases.valid(session)]
+    if alive:
+        who = ", ".join(sessions.require_session(txn, session).client_name for session in alive[:3])
+        raise Busy(f"{volume.name!r} is mounted by {who}: unmount it first")
+    if held is not None and there & known and txn.env.clock.monotonic() > held.until_s:
+        raise Unavailable(
+            f"{volume.name!r} was not rolled back: its mounts could not be kept waiting for longer. Retry"
+        )
+    for session in others:
+        sessions.take_away(txn, session, volume.volume_id)
+    return there & known
 
 
 def _name_by_time(txn: Txn, volume_name: str) -> str:

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable
 from enum import IntFlag
 
-from redfs.core.errors import Busy
+from redfs.core.errors import Busy, Unavailable
 from redfs.core.tables import CHILDREN, DAMAGE, JOBS, MOUNTS, NAMES, NODES, SCHEDULES, VOLUMES
 from redfs.core.versions.layout import SHOWN, WEIGHTS
 
@@ -28,6 +28,7 @@ SLOW_S = 1.0
 """Between two messages to one watcher about what changes all the time."""
 LOOK_S = 0.25
 """How often it is looked whether a node fell silent: that is told by nobody."""
+ENDS = "the coordinator is stopping: watch again when it is back"
 MAX_WATCHERS = 256
 """Consoles and scripts that watch at one time: each is a stream and up to five messages a second."""
 
@@ -80,6 +81,7 @@ class Watcher:
         self._on_taken = on_taken
         self._pending = EVERYTHING
         self._wake = asyncio.Event()
+        self._ended = False
         self._told_s = self._told_slow_s = float("-inf")
 
     def add(self, topics: Topic) -> None:
@@ -87,9 +89,18 @@ class Watcher:
             self._pending |= topics
             self._wake.set()
 
+    def end(self) -> None:
+        self._ended = True
+        self._wake.set()
+
     async def next(self) -> Topic:
-        """Waits for something to tell, and until it may be told. Not to be called twice at a time."""
-        while not (due := self._due()):
+        """Waits for something to tell, and until it may be told. Not to be called twice at a time.
+
+        Raises Unavailable at the end of the coordinator.
+        """
+        while not (due := self._due()) or self._ended:
+            if self._ended:
+                raise Unavailable(ENDS)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._wait_s()):
@@ -135,6 +146,7 @@ class Watchers:
         self._held = Topic(0)
         """What every watcher has pending: telling it once more would change nothing."""
         self._looking: asyncio.Task[None] | None = None
+        self._ended = False
 
     def changed(self, topics: Topic) -> None:
         """Something changed and is durable. From any thread; returns at once."""
@@ -150,7 +162,9 @@ class Watchers:
         self._held = Topic(0)
 
     def join(self) -> Watcher:
-        """A new watcher, with everything to be told. Busy beyond the bound."""
+        """A new watcher, with everything to be told. Busy beyond the bound, Unavailable after `close`."""
+        if self._ended:
+            raise Unavailable(ENDS)
         if len(self._all) >= MAX_WATCHERS:
             raise Busy(f"{MAX_WATCHERS} watch this pool already: close a console or a script that does")
         watcher = Watcher(self._clock, self._taken)
@@ -164,6 +178,12 @@ class Watchers:
         if not self._all and self._looking is not None:
             self._looking.cancel()
             self._looking = None
+
+    def close(self) -> None:
+        """Ends all watchers: their streams would keep the process from stopping."""
+        self._ended = True
+        for watcher in self._all:
+            watcher.end()
 
     async def _look(self) -> None:
         before = self._up()

@@ -108,6 +108,13 @@ class CommitRefused(RedfsError):
         self.missing_blocks: tuple[int, ...] = tuple(missing_blocks)
 
 
+class RolledBack(RedfsError):
+    """The volume was rolled back since: what this was made for is no more. Learn the volume anew."""
+
+    code = "rolled_back"
+    exit_code = 14
+
+
 class InternalError(RedfsError):
     """An invariant does not hold: a bug in RedFS. Please report it with the log."""
 

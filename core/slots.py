@@ -137,6 +137,8 @@ def cut(slot: Slot, length: int) -> Slot:
 def resolve(slot: Slot, start: int, length: int) -> list[Extent]:
     """Where the slot's bytes from `start` on lie: extents end to end over the whole range, holes with block 0."""
     _check(start, length)
+    if not length:
+        return []
     out = []
     at, end = start, start + length
     for offset, piece_length, block, block_offset in slot:

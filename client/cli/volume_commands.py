@@ -389,7 +389,10 @@ def rollback(name: str, keep: str | None, discard: bool, yes: bool) -> None:
     """Make a volume what one of its snapshots is.
 
     It is done at once, for any size. What the volume holds now is kept as another snapshot, unless --discard says
-    otherwise. The volume must not be mounted.
+    otherwise.
+
+    Works while the volume is mounted: its mounts first write what they hold, and show the snapshot's content when the
+    command returns. Open files that are in the snapshot go on with its content; others give "Stale file handle".
     """
     chosen = settings()
     volume_name = _snapshot_name(name).partition("@")[0]

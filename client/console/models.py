@@ -7,8 +7,10 @@ field that is not known, or of another type, is refused.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,8 @@ from redfs.core.records import MAX_FILE_BYTES
 from redfs.proto.gen import cluster_pb2 as pb
 
 PROTO_FILE = "cluster.proto"
+MESSAGES_PER_TURN = 500
+"""Some ten milliseconds of work on the event loop."""
 MAX_NAMES = 1000
 """Nodes in one question of what deleting them would free."""
 
@@ -101,7 +105,29 @@ def _kind(field: FieldDescriptor) -> Any:
 
 def data_of(message: Message) -> dict[str, Any]:
     """A message as plain data; bytes, which are paths, percent-encoded."""
-    return {key: _plain(value) for key, value in message_data(message).items()}
+    data = message_data(message)
+    if not _holds_bytes(message.DESCRIPTOR):
+        return data
+    return {key: _plain(value) for key, value in data.items()}
+
+
+async def list_data(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Messages as plain data. Ten thousand take a while, so others get their turn in between."""
+    found = []
+    for message in messages:
+        found.append(data_of(message))
+        if not len(found) % MESSAGES_PER_TURN:
+            await asyncio.sleep(0)
+    return found
+
+
+@functools.cache
+def _holds_bytes(descriptor: Any) -> bool:
+    return any(
+        field.type == FieldDescriptor.TYPE_BYTES
+        or (field.message_type is not None and _holds_bytes(field.message_type))
+        for field in descriptor.fields
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse, Response
 
-from redfs.client.console.models import Names, data_of, model_of
+from redfs.client.console.models import Names, data_of, list_data, model_of
 from redfs.client.console.openapi import refusals
 from redfs.client.console.parts import In
 from redfs.proto.gen import cluster_pb2 as pb
@@ -38,7 +38,7 @@ async def get_status(parts: In) -> Response:
 async def list_nodes(parts: In) -> Response:
     """Every storage node that ever joined, by id."""
     reply = await parts.coordinator.call("GetNodes")
-    return JSONResponse([data_of(node) for node in reply.nodes])
+    return JSONResponse(await list_data(reply.nodes))
 
 
 @router.get(
@@ -51,7 +51,7 @@ async def list_nodes(parts: In) -> Response:
 async def list_jobs(parts: In) -> Response:
     """What goes on in the background, with progress; `allowed` says what may be done to each."""
     status = await parts.coordinator.call("GetStatus")
-    return JSONResponse([data_of(job) for job in status.jobs])
+    return JSONResponse(await list_data(status.jobs))
 
 
 @router.post(
@@ -77,7 +77,7 @@ async def control_job(parts: In, job_id: JobId, action: Literal["pause", "resume
 async def list_schedules(parts: In) -> Response:
     """When snapshots are made by themselves, and how many stay."""
     reply = await parts.coordinator.call("ListSchedules", pb.ScheduleName())
-    return JSONResponse([data_of(schedule) for schedule in reply.schedules])
+    return JSONResponse(await list_data(reply.schedules))
 
 
 @router.post(

@@ -22,6 +22,7 @@ from redfs.client.console.models import (
     VolumeNewName,
     data_of,
     diff_item,
+    list_data,
     model_of,
 )
 from redfs.client.console.openapi import refusals
@@ -50,7 +51,7 @@ Label = Annotated[str, Path(description="the schedule's label", max_length=63)]
 async def list_volumes(parts: In) -> Response:
     """Zero volume, live volumes, snapshots, deleted ones that something descends from. `parent_id` makes the tree."""
     reply = await parts.coordinator.call("ListVolumes")
-    return JSONResponse([data_of(volume) for volume in reply.volumes])
+    return JSONResponse(await list_data(reply.volumes))
 
 
 @router.post(
@@ -179,7 +180,7 @@ async def roll_back(parts: In, name: SnapshotName, body: Rollback) -> Response:
 async def list_volume_schedules(parts: In, name: VolumeName) -> Response:
     """When snapshots of it are made by themselves, and how many stay."""
     reply = await parts.coordinator.call("ListSchedules", pb.ScheduleName(volume=name))
-    return JSONResponse([data_of(schedule) for schedule in reply.schedules])
+    return JSONResponse(await list_data(reply.schedules))
 
 
 @router.put(

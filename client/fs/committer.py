@@ -7,7 +7,8 @@ share one commit.
 Failure: a refused commit holds back its successors. Blocks that are gone at the coordinator are stored again from the
 plain bytes kept with the batch, and the commit is sent once more under its number. A coordinator that is away or a full
 pool: barriers get the error, the commit stays and is tried again. A refusal that cannot be repaired, and the end of the
-session, end the mount: `failed` is set, every barrier and every later call raises it.
+session, end the mount: `failed` is set, every barrier and every later call raises it. Where the volume was rolled back
+meanwhile, only this committer ends: its mount goes on with another one (`on_rolled_back`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from redfs.client.fs.config import Buffer, FsConfig, Session, Stored
 from redfs.client.fs.write_log import DataBatch, PendingCommit, WriteLog
-from redfs.core.errors import CommitRefused, InternalError, LeaseLapsed, NoSpace, RedfsError, TooFewNodes, Unavailable
+from redfs.core.errors import (
+    CommitRefused,
+    InternalError,
+    LeaseLapsed,
+    NoSpace,
+    RedfsError,
+    RolledBack,
+    TooFewNodes,
+    Unavailable,
+)
 
 log = logging.getLogger("redfs.fs")
 
@@ -35,24 +45,31 @@ class Committer:
         self,
         session: Session,
         volume_id: int,
+        lineage: int,
         write_log: WriteLog,
         config: FsConfig,
         *,
+        after: int,
         clock: Callable[[], float],
         store_again: Callable[[Sequence[Buffer]], Awaitable[Stored]],
         on_failed: Callable[[RedfsError], None],
+        on_rolled_back: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.failed: RedfsError | None = None
+        self.acknowledged = after
+        """Number of the last commit that the coordinator has applied."""
         self._session = session
         self._volume_id = volume_id
+        self._lineage = lineage
         self._log = write_log
         self._config = config
         self._clock = clock
         self._store_again = store_again
         self._on_failed = on_failed
+        self._on_rolled_back = on_rolled_back
         self._sleep = sleep
-        self._next_number = session.last_commit + 1
+        self._next_number = after + 1
         self._wanted = False
         self._senders: set[asyncio.Task[None]] = set()
         self._room: list[asyncio.Future[None]] = []
@@ -107,13 +124,22 @@ class Committer:
 
     def fail(self, error: RedfsError) -> None:
         """Nothing can be committed any more: everybody gets the error."""
+        if self.abandon(error):
+            self._on_failed(error)
+
+    def abandon(self, error: RedfsError) -> bool:
+        """Sends nothing more, without ending the mount. False where it had come to its end already."""
         if self.failed is not None:
-            return
+            return False
         self.failed = error
         for commit in (*self._log.in_flight, *self._log.queue):
             commit.answer(error)
         self._wake_room()
-        self._on_failed(error)
+        return True
+
+    async def ended(self) -> None:
+        """After `abandon`: returns when what was in flight is answered, so that `acknowledged` is final."""
+        await asyncio.gather(*self._senders, return_exceptions=True)
 
     async def stop(self) -> None:
         """Ends the sending tasks, whatever is left."""
@@ -149,15 +175,22 @@ class Committer:
     async def _send(self, commit: PendingCommit) -> None:
         try:
             reply = await self._until_applied(commit)
+        except RolledBack as error:
+            if self.abandon(error):
+                log.warning("commit %d was refused: %s", commit.number, error)
+                self._on_rolled_back()
+            reply = None
         except RedfsError as error:
             log.error("commit %d failed for good: %s", commit.number, error)
             self.fail(error)
-            return
+            reply = None
         if reply is None:
+            commit.done.set()  # its successors end as well
             return
         if commit.previous is not None:
             await commit.previous.done.wait()
             commit.previous = None
+        self.acknowledged = commit.number
         self._log.acknowledged(commit)
         if reply:
             self._substitute(commit, reply)
@@ -170,8 +203,8 @@ class Committer:
         pause_s = self._config.retry_first_s
         while self.failed is None:
             try:
-                reply = await self._session.call(commit=commit.message(self._volume_id))
-            except LeaseLapsed:
+                reply = await self._session.call(commit=commit.message(self._volume_id, self._lineage))
+            except (LeaseLapsed, RolledBack):
                 raise
             except TRANSIENT as error:
                 commit.answer(error)

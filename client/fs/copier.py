@@ -18,7 +18,6 @@ from dataclasses import replace
 from errno import EEXIST, EFBIG, EISDIR, EMLINK, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EROFS
 from typing import Final
 
-from redfs.client.fs.committer import TRANSIENT
 from redfs.client.fs.config import Session
 from redfs.client.fs.copy_files import Copied, Source, copy_files
 from redfs.client.fs.metadata import Metadata
@@ -125,10 +124,13 @@ class Copier:
         view_id: int = attached.volume.volume_id
         config = replace(self._vfs.config, cached_records=SOURCE_RECORDS)
         source = Source(Metadata(self._session, view_id, decode_root(attached.root), config), request.source)
+        lineage = self._vfs.lineage
         try:
             copied = await copy_files(source, self._vfs, request, under_way=self._under_way)
         except FsError as error:
             await self._let_go(view_id)
+            if self._vfs.lineage != lineage:
+                raise Unavailable(f"{request.target!r} was rolled back while it was copied to: copy again") from error
             told = ERRORS.get(error.errno, InternalError)
             raise told(f"copying to {request.target} failed: {error}") from error
         except RedfsError:
@@ -145,7 +147,7 @@ class Copier:
             try:
                 await self._vfs.committer.barrier()
                 break
-            except TRANSIENT as error:
+            except RedfsError as error:
                 if self._vfs.failure is not None:
                     raise
                 log.warning("a copy waits for its commit: %s", error)

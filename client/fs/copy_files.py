@@ -283,7 +283,8 @@ async def _give_name(vfs: Vfs, place: _Place, temporary: bytes, *, replace: bool
     """The copy is whole: it gets its name."""
     try:
         flags = 0 if replace else RENAME_NOREPLACE
-        await vfs.rename(_context(vfs), place.parent, temporary, place.parent, place.name, flags)
+        async with vfs.gate.passed():
+            await vfs.rename(_context(vfs), place.parent, temporary, place.parent, place.name, flags)
     except FsError as error:
         if error.errno not in (EEXIST, EISDIR, ENOTDIR):
             raise
@@ -347,9 +348,11 @@ class _Copy:
             page, folder.cookie = await self._source.page(folder.ino, folder.cookie)
             if not page:
                 # Last, since every entry that was made in it changed them.
-                await self._vfs.setattr(
-                    _context(self._vfs), folder.target, atime_ns=folder.like.atime_ns, mtime_ns=folder.like.mtime_ns
-                )
+                times = folder.like
+                async with self._vfs.gate.passed():
+                    await self._vfs.setattr(
+                        _context(self._vfs), folder.target, atime_ns=times.atime_ns, mtime_ns=times.mtime_ns
+                    )
                 stack.pop()
             for child_name, child in page:
                 if S_ISDIR(child.inode.mode):
@@ -364,7 +367,8 @@ class _Copy:
         """Copies what is no folder, or gives its copy another name."""
         known = self._links.get(found.ino)
         if known is not None:
-            await self._vfs.link(_context(self._vfs), known[0], parent, name)
+            async with self._vfs.gate.passed():
+                await self._vfs.link(_context(self._vfs), known[0], parent, name)
             self.files += 1
             known[1] -= 1
             if not known[1]:
@@ -425,18 +429,21 @@ async def _remove(vfs: Vfs, parent: int, name: bytes) -> None:
         parent, name = stack[-1]
         entry = await vfs.lookup(parent, name)
         if not S_ISDIR(entry.inode.mode):
-            await vfs.unlink(_context(vfs), parent, name)
+            async with vfs.gate.passed():
+                await vfs.unlink(_context(vfs), parent, name)
             stack.pop()
             continue
         listed = (await vfs.metadata.run(engine.readdir, entry.ino, DOT_DOT_COOKIE, PAGE_ENTRIES)).value
         if not listed:
-            await vfs.rmdir(_context(vfs), parent, name)
+            async with vfs.gate.passed():
+                await vfs.rmdir(_context(vfs), parent, name)
             stack.pop()
         for item in listed:
             if item.file_type << 12 == 0o040000:
                 stack.append((entry.ino, item.name))
                 break
-            await vfs.unlink(_context(vfs), entry.ino, item.name)
+            async with vfs.gate.passed():
+                await vfs.unlink(_context(vfs), entry.ino, item.name)
         await asyncio.sleep(0)
 
 

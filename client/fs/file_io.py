@@ -54,13 +54,27 @@ SEQUENTIAL_SLACK_BYTES = 2 * 1024 * 1024
 _ZEROS = bytes(SLOT_BYTES)
 
 
+class MovedEnd:
+    """Where the kernel thinks that a file ends whose end a roll-back moved. The file's handles share it."""
+
+    __slots__ = ("offset",)
+
+    def __init__(self, offset: int | None) -> None:
+        self.offset = offset
+        """None: not known."""
+
+
 class Handle:
     """An open file."""
 
-    __slots__ = ("ahead", "fetching", "ino", "next_offset", "window")
+    __slots__ = ("ahead", "appends", "fetching", "ino", "moved_end", "next_offset", "window")
 
-    def __init__(self, ino: int) -> None:
+    def __init__(self, ino: int, appends: bool = False) -> None:
         self.ino = ino
+        self.appends = appends
+        """It was opened with O_APPEND."""
+        self.moved_end: MovedEnd | None = None
+        """Set where the volume was rolled back under it."""
         self.next_offset = 0
         """Where a sequential reader goes on."""
         self.window = 0
@@ -114,6 +128,8 @@ class FileIo:
         space = self._space
         if after > self._config.dirty_bytes or after > space.granted_bytes or size > space.quota_bytes:
             await self._room(size)
+        if handle.moved_end is not None:
+            offset = await self._appending(handle, handle.moved_end, offset, size)
         filled = buffer.write(handle.ino, offset, data, self._now_ns(), self._clock())
         space.written(size)
         if filled:
@@ -122,6 +138,23 @@ class FileIo:
             self._flusher.relieve()
             self._committer.push()
         return size
+
+    async def _appending(self, handle: Handle, moved: MovedEnd, offset: int, size: int) -> int:
+        """Where a write belongs after a roll-back: an append goes to the end, wherever the kernel thinks that it is.
+
+        The kernel chooses the offset of an append by the size that it remembers, and asks for no other before it.
+        """
+        inode = (await self._metadata.run(engine_getattr, handle.ino)).value
+        file = self._buffer.files.get(handle.ino)
+        end = inode.size if file is None else max(inode.size, file.end)
+        if handle.appends and moved.offset in (offset, None):
+            moved.offset = offset + size
+            return end
+        if handle.appends and offset == end:
+            handle.moved_end = None  # the kernel has asked for the size since
+        elif moved.offset is not None:
+            moved.offset = max(moved.offset, offset + size)
+        return offset
 
     async def _room(self, size: int) -> None:
         buffer, space, flusher = self._buffer, self._space, self._flusher

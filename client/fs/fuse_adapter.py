@@ -4,10 +4,13 @@ What the kernel does and what is answered for it: a getxattr of security.capabil
 a bit of the inode; entries and attributes may be kept by the kernel for a second where this mount alone changes the
 volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens for the same reason. The
 kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is
-invalidated from here.
+invalidated from here (`kernel_cache.py` does that, after a roll-back).
 
-A request while the lease is old, or the coordinator away, waits and fails with EIO after `give_up_s`. An error that
-nobody expected is logged with its trace and is EIO: it never ends the mount.
+A request passes the vfs's gate: it waits while that is closed for a roll-back, while the lease is old, or the
+coordinator away, and fails with EIO after `give_up_s`. An error that nobody expected is logged with its trace and is
+EIO: it never ends the mount.
+
+Numbers of inodes and handles that are none of the volume's belong to its snapshots, and go to `snapshots_folder.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter_ns
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
 from redfs.client.fs.config import Session
 from redfs.client.fs.figures import MountFigures
+from redfs.client.fs.kernel_cache import TIMEOUT_S, KernelCache
+from redfs.client.fs.snapshot_views import FIRST_NUMBER
 from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import (
     Busy,
@@ -33,9 +38,11 @@ from redfs.core.errors import (
     NoSpace,
     NotAllowed,
     RedfsError,
+    RolledBack,
     TooFewNodes,
     Unavailable,
 )
+from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context
 from redfs.core.records import Inode
 
@@ -48,6 +55,7 @@ ERRNO: dict[type[RedfsError], int] = {
     TooFewNodes: errno.EIO,
     Unavailable: errno.EIO,
     LeaseLapsed: errno.EIO,
+    RolledBack: errno.ESTALE,
     Corrupt: errno.EIO,
     InvalidArgument: errno.EINVAL,
     NotAllowed: errno.EPERM,
@@ -55,8 +63,8 @@ ERRNO: dict[type[RedfsError], int] = {
 }
 """Error class -> what the program gets; EIO for all others. FsError carries its own."""
 
-EXCLUSIVE_TIMEOUT_S = 1.0
-"""A recall of the delegation waits this long for what the kernel remembers."""
+EXCLUSIVE_TIMEOUT_S = TIMEOUT_S
+"""A recall of the delegation, and a roll-back, wait this long for what the kernel remembers."""
 FROZEN_TIMEOUT_S = 3600.0
 """A snapshot never changes; the kernel drops what it does not use by itself."""
 READDIR_ENTRIES = 64
@@ -66,7 +74,21 @@ SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
 _CAPABILITY = b"security.capability"
-_ACL_PREFIX = b"system.posix_acl_"
+ACL_PREFIX = b"system.posix_acl_"
+SNAPSHOTS = b".snapshots"
+"""The folder of snapshots at the top of a volume."""
+
+
+class Snapshots(Protocol):
+    """What is needed of `snapshots_folder.SnapshotsFolder`."""
+
+    async def answer(self, request: str, number: int, arguments: Sequence[Any]) -> Any:
+        """A request whose first number is none of the volume's."""
+        ...
+
+    def attributes(self) -> Any:
+        """Of the folder of snapshots."""
+        ...
 
 
 def errno_of(error: RedfsError) -> int:
@@ -79,14 +101,23 @@ def errno_of(error: RedfsError) -> int:
 def _request(
     method: Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
-    """Waits for the lease, calls, maps errors, counts."""
+    """Waits for the lease and the gate, calls, maps errors, counts. The first argument numbers an inode or a handle."""
 
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
         began_ns = perf_counter_ns()
+        gate = self.gate
         try:
-            if not self.session.is_serving:
+            if args[0] >= FIRST_NUMBER:  # type: ignore[operator]  # an int, which ParamSpec cannot say
+                return cast("T", await self.in_snapshots(method.__name__, args))
+            while not (gate.is_open and self.session.is_serving):
                 await self.serving()
-            return await method(self, *args, **kwargs)
+            gate.inside += 1
+            try:
+                return await method(self, *args, **kwargs)
+            finally:
+                gate.inside -= 1
+                if not gate.is_open:
+                    gate.left()
         except FsError as error:
             raise pyfuse3.FUSEError(error.errno) from None
         except RedfsError as error:
@@ -112,9 +143,14 @@ class FuseAdapter(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, vfs: Vfs, session: Session) -> None:
+    def __init__(
+        self, vfs: Vfs, session: Session, kernel: KernelCache | None = None, snapshots: Snapshots | None = None
+    ) -> None:
         super().__init__()
         self.vfs = vfs
+        self.gate = vfs.gate
+        self.kernel = kernel
+        self.snapshots = snapshots
         self.session = session
         self.figures = MountFigures()
         self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
@@ -122,17 +158,33 @@ class FuseAdapter(pyfuse3.Operations):
         self._waiting = 0
 
     async def serving(self) -> None:
-        """Waits for the lease, with a bound."""
+        """Waits for the lease and the gate, with a bound."""
         if not self._waiting:
-            log.warning("requests wait: the coordinator has not renewed the lease")
+            why = "the coordinator has not renewed the lease" if self.gate.is_open else "the volume is rolled back"
+            log.warning("requests wait: %s", why)
         self._waiting += 1
         try:
             async with asyncio.timeout(self.vfs.config.give_up_s):
                 await self.session.serving()
+                await self.gate.admitted()
         except TimeoutError:
             raise Unavailable("the coordinator has been away for too long") from None
         finally:
             self._waiting -= 1
+
+    async def in_snapshots(self, request: str, arguments: Sequence[Any]) -> Any:
+        """A request for the folder of snapshots or what is in it."""
+        if self.snapshots is None:
+            raise FsError(errno.ESTALE)
+        answer = await self.snapshots.answer(request, arguments[0], arguments[1:])
+        if request == "read":
+            self.figures.read_bytes += len(answer)
+        return answer
+
+    def _keep_out(self, parent: int, name: bytes, error: int) -> None:
+        """Raises FsError with `error` for the name of the folder of snapshots, where there is one."""
+        if name == SNAPSHOTS and parent == ROOT_INO and self.snapshots is not None:
+            raise FsError(error)
 
     def _attributes(self, ino: int, inode: Inode) -> Any:
         entry = pyfuse3.EntryAttributes()
@@ -154,13 +206,19 @@ class FuseAdapter(pyfuse3.Operations):
     def _context(self, ctx: Any) -> Context:
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns())
 
-    def _file_info(self, handle: int) -> Any:
-        return pyfuse3.FileInfo(fh=handle, keep_cache=self._keep_cache)
+    def _file_info(self, handle: int, ino: int) -> Any:
+        keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+
+    def _folder_handle(self, handle: int) -> int:
+        return handle
 
     # ------------------------------------------------------------ names
 
     @_request
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> Any:
+        if name == SNAPSHOTS and parent_inode == ROOT_INO and self.snapshots is not None:
+            return self.snapshots.attributes()
         try:
             entry = await self.vfs.lookup(parent_inode, name)
         except FsError as error:
@@ -177,32 +235,49 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EEXIST)
         return self._attributes(*await self.vfs.mknod(self._context(ctx), parent_inode, name, mode, rdev))
 
     @_request
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> Any:
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EEXIST)
         return self._attributes(*await self.vfs.mkdir(self._context(ctx), parent_inode, name, mode))
 
     @_request
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any) -> Any:
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EEXIST)
         return self._attributes(*await self.vfs.symlink(self._context(ctx), parent_inode, name, target))
 
     @_request
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any) -> Any:
+        if new_parent_inode >= FIRST_NUMBER:
+            raise FsError(errno.EXDEV)
+        self._keep_out(new_parent_inode, new_name, errno.EEXIST)
         return self._attributes(*await self.vfs.link(self._context(ctx), inode, new_parent_inode, new_name))
 
     @_request
     async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EISDIR)
         await self.vfs.unlink(self._context(ctx), parent_inode, name)
 
     @_request
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EPERM)
         await self.vfs.rmdir(self._context(ctx), parent_inode, name)
 
     @_request
     async def rename(
         self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int, ctx: Any
     ) -> None:
+        if parent_inode_new >= FIRST_NUMBER:
+            raise FsError(errno.EXDEV)
+        self._keep_out(parent_inode_old, name_old, errno.EPERM)
+        self._keep_out(parent_inode_new, name_new, errno.EEXIST)
         await self.vfs.rename(self._context(ctx), parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     @_request
@@ -234,13 +309,13 @@ class FuseAdapter(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if name == _CAPABILITY and self.vfs.lacks_capability(inode):
             raise FsError(errno.ENODATA)
-        if name.startswith(_ACL_PREFIX):
+        if name.startswith(ACL_PREFIX):
             raise FsError(errno.EOPNOTSUPP)
         return await self.vfs.getxattr(inode, name)
 
     @_request
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        if name.startswith(_ACL_PREFIX):
+        if name.startswith(ACL_PREFIX):
             raise FsError(errno.EOPNOTSUPP)
         await self.vfs.setxattr(self._context(ctx), inode, name, value)
 
@@ -260,12 +335,14 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
-        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode)
-        return self._file_info(handle), self._attributes(*entry)
+        if name == SNAPSHOTS:
+            self._keep_out(parent_inode, name, errno.EEXIST)
+        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        return self._file_info(handle, entry.ino), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags))
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
@@ -295,16 +372,19 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def opendir(self, inode: int, ctx: Any) -> int:
-        return await self.vfs.opendir(inode)
+        return self._folder_handle(await self.vfs.opendir(inode))
 
     @_request
     async def readdir(self, fh: int, start_id: int, token: Any) -> None:
         after = start_id
+        hides = self.snapshots is not None and self.vfs.is_top(fh)
         while True:
             entries = await self.vfs.readdir(fh, after, READDIR_ENTRIES)
             if not entries:
                 return
             for listed, inode in entries:
+                if hides and listed.name == SNAPSHOTS:
+                    continue  # a real one, made elsewhere: it cannot be reached here
                 if not pyfuse3.readdir_reply(token, listed.name, self._attributes(listed.ino, inode), listed.cookie):
                     return
             after = entries[-1][0].cookie
@@ -317,8 +397,12 @@ class FuseAdapter(pyfuse3.Operations):
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         await self.vfs.fsyncdir(fh)
 
-    @_request
     async def statfs(self, ctx: Any) -> Any:
+        """The kernel names no inode for it."""
+        return await self._statfs(ROOT_INO)
+
+    @_request
+    async def _statfs(self, _: int) -> Any:
         space = await self.vfs.statfs()
         shown = pyfuse3.StatvfsData()
         shown.f_bsize = shown.f_frsize = STATFS_BLOCK_BYTES

@@ -14,6 +14,9 @@ last close.
 
 Fails with FsError for what POSIX defines, with the errors of the data path and the session for the rest (mapped to
 errno by the adapter). After the session lapsed, or a commit failed for good, everything raises `failure`.
+
+A volume that was rolled back goes on as another lineage (`rebase`): with new records, buffers and log, and with the
+open handles of inodes that exist there. When that happens is `following.py`'s.
 """
 
 from __future__ import annotations
@@ -23,21 +26,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from errno import EBADF, EISDIR, ENOENT, EROFS
+from errno import EBADF, EISDIR, ENOENT, EROFS, ESTALE
 from stat import S_ISDIR, S_ISGID, S_ISREG, S_ISUID
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from redfs.client.fs.committer import TRANSIENT, Committer
 from redfs.client.fs.config import Buffer, FsConfig, Reader, Session, Store, Stored
-from redfs.client.fs.file_io import FileIo, Handle
+from redfs.client.fs.file_io import FileIo, Handle, MovedEnd
 from redfs.client.fs.flusher import Flusher
+from redfs.client.fs.gate import Gate
 from redfs.client.fs.inode_numbers import InodeNumbers
 from redfs.client.fs.metadata import Metadata
 from redfs.client.fs.space import SpaceReservation
 from redfs.client.fs.write_buffer import WriteBuffer
 from redfs.client.fs.write_log import WriteLog
 from redfs.core import namespace as engine
-from redfs.core.errors import FsError, LeaseLapsed, RedfsError
+from redfs.core.errors import FsError, LeaseLapsed, RedfsError, RolledBack
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome
 from redfs.core.records import INODE_HAS_CAPABILITY, Inode, Slot, Xattr, decode_root, inode_key
@@ -48,9 +52,11 @@ log = logging.getLogger("redfs.fs")
 T = TypeVar("T")
 P = ParamSpec("P")
 
-O_ACCMODE, O_RDONLY, O_TRUNC = 3, 0, 0o1000
+O_ACCMODE, O_RDONLY, O_TRUNC, O_APPEND = 3, 0, 0o1000, 0o2000
 LISTED_LOST_FILES = 100
 """Names of files with lost data that are written to the log; their number is told beyond."""
+OPEN_PER_FETCH = 1000
+"""Open inodes whose records are asked for at once after a roll-back."""
 
 
 class Space(NamedTuple):
@@ -81,49 +87,19 @@ class Vfs:
         self.is_snapshot = attached.epoch != 0
         self.read_only = not attached.exclusive
         self.failure: RedfsError | None = None
-        self._session = session
+        self.session = session
         self._clock = clock
         self.now_ns = now_ns
         self._sleep = sleep
         self._store = store
-        self.metadata = Metadata(session, self.volume_id, decode_root(attached.root), config)
-        self.buffer = WriteBuffer()
-        self.write_log = WriteLog(self.metadata, config, clock)
-        self.committer = Committer(
-            session,
-            self.volume_id,
-            self.write_log,
-            config,
-            clock=clock,
-            store_again=self._store_again,
-            on_failed=self.fail,
-            sleep=sleep,
-        )
-        self.flusher = Flusher(
-            self.metadata,
-            self.buffer,
-            self.write_log,
-            self.committer,
-            store,
-            reader,
-            config,
-            clock=clock,
-            on_failed=self.fail,
-        )
+        self._reader = reader
+        self.lineage: int = attached.lineage
+        self.gate = Gate()
+        """Every request passes it."""
+        self.on_rolled_back: Callable[[], None] = self._nobody_follows
+        """Called when the coordinator refuses to commit because the volume was rolled back."""
         self.space = SpaceReservation(session, self.volume_id, config, self._uncounted_bytes)
         self.inode_numbers = InodeNumbers(session, self.volume_id, config)
-        self.io = FileIo(
-            self.metadata,
-            self.buffer,
-            self.flusher,
-            self.committer,
-            self.space,
-            reader,
-            config,
-            clock=clock,
-            now_ns=now_ns,
-            folder_of=lambda ino: self._names.get(ino, (0, b""))[0],
-        )
         self._files: dict[int, Handle] = {}
         self._folders: dict[int, int] = {}
         self._next_handle = 1
@@ -131,10 +107,56 @@ class Vfs:
         """Inode -> open handles."""
         self._unlinked: set[int] = set()
         """Open inodes that have no name left."""
+        self._stale: dict[int, int] = {}
+        """Handle -> inode, of those that were open when the volume was rolled back and are not in it any more."""
         self._names: dict[int, tuple[int, bytes]] = {}
         """Inode -> the folder and name that it was last seen under."""
         self._statfs: tuple[float, Space] | None = None
         self._fetched_at_s = clock()
+        self._begin(Metadata(session, self.volume_id, decode_root(attached.root), config), session.last_commit)
+
+    def _begin(self, metadata: Metadata, last_commit: int) -> None:
+        """Everything that knows one lineage, new."""
+        config, clock = self.config, self._clock
+        self.metadata = metadata
+        self.buffer = WriteBuffer()
+        self.write_log = WriteLog(metadata, config, clock)
+        self.committer = Committer(
+            self.session,
+            self.volume_id,
+            self.lineage,
+            self.write_log,
+            config,
+            after=last_commit,
+            clock=clock,
+            store_again=self._store_again,
+            on_failed=self.fail,
+            on_rolled_back=lambda: self.on_rolled_back(),
+            sleep=self._sleep,
+        )
+        self.flusher = Flusher(
+            metadata,
+            self.buffer,
+            self.write_log,
+            self.committer,
+            self._store,
+            self._reader,
+            config,
+            clock=clock,
+            on_failed=self.fail,
+        )
+        self.io = FileIo(
+            metadata,
+            self.buffer,
+            self.flusher,
+            self.committer,
+            self.space,
+            self._reader,
+            config,
+            clock=clock,
+            now_ns=self.now_ns,
+            folder_of=lambda ino: self._names.get(ino, (0, b""))[0],
+        )
 
     def _uncounted_bytes(self) -> int:
         """What the coordinator's count of the volume lacks."""
@@ -154,8 +176,11 @@ class Vfs:
         return Entry(entry.ino, self._shown(entry.ino, entry.inode))
 
     async def getattr(self, ino: int) -> Inode:
-        """The attributes as a user sees them. ENOENT."""
-        return self._shown(ino, (await self._look(engine.getattr, ino)).value)
+        """The attributes as a user sees them. ENOENT; ESTALE for an open one that a roll-back took away."""
+        try:
+            return self._shown(ino, (await self._look(engine.getattr, ino)).value)
+        except FsError as error:
+            raise FsError(ESTALE) if error.errno == ENOENT and ino in self._stale.values() else error from None
 
     async def readlink(self, ino: int) -> bytes:
         """The target of a symbolic link."""
@@ -178,16 +203,16 @@ class Vfs:
         """The space of the volume, at most `statfs_s` old."""
         now_s = self._clock()
         if self._statfs is None or now_s - self._statfs[0] > self.config.statfs_s:
-            reply = await self._session.call(stat_volume=pb.StatVolume(volume_id=self.volume_id))
+            reply = await self.session.call(stat_volume=pb.StatVolume(volume_id=self.volume_id))
             self._statfs = (now_s, Space(reply.total_bytes, reply.free_bytes))
         return self._statfs[1]
 
     # ------------------------------------------------------------ making, removing, moving
 
-    async def create(self, ctx: Context, parent: int, name: bytes, mode: int) -> tuple[int, Entry]:
+    async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int = 0) -> tuple[int, Entry]:
         """Makes a file and opens it: (handle, entry)."""
         entry = await self._make(engine.create, ctx, parent, name, mode)
-        return self._open_file(entry.ino), entry
+        return self._open_file(entry.ino, flags), entry
 
     async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
         return await self._make(engine.mknod, ctx, parent, name, mode, rdev)
@@ -265,19 +290,22 @@ class Vfs:
     ) -> int:
         """Makes an inode that is like another one, at once with attributes and slots (see `make_copy`); its number.
 
-        The blocks that the slots name must stay stored until `committer.barrier` has returned.
+        The blocks that the slots name must stay stored until `committer.barrier` has returned. Passes the gate.
         """
-        with self._taking_over(slots):
-            entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
-        if S_ISDIR(like.mode):
-            self.metadata.folder_is_new(entry.ino)
-        return entry.ino
+        async with self.gate.passed():
+            with self._taking_over(slots):
+                entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
+            if S_ISDIR(like.mode):
+                self.metadata.folder_is_new(entry.ino)
+            return entry.ino
 
     async def copy_in_more(self, ino: int, slots: Mapping[int, Slot], size: int) -> None:
-        """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed."""
-        with self._taking_over(slots):
-            if await self._change(engine.record_data, ino, slots, size, None, None) is None:
-                raise FsError(ENOENT, "a file was removed while it was copied")
+        """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed. Passes
+        the gate."""
+        async with self.gate.passed():
+            with self._taking_over(slots):
+                if await self._change(engine.record_data, ino, slots, size, None, None) is None:
+                    raise FsError(ENOENT, "a file was removed while it was copied")
 
     @contextmanager
     def _taking_over(self, slots: Mapping[int, Slot]) -> Iterator[None]:
@@ -362,12 +390,12 @@ class Vfs:
         if flags & O_TRUNC and S_ISREG(inode.mode):
             change: dict[str, Any] = {"size": 0, "kill_priv": ctx.uid != 0 and bool(inode.mode & (S_ISUID | S_ISGID))}
             await self._truncate(ctx, ino, 0, change)
-        return self._open_file(ino)
+        return self._open_file(ino, flags)
 
-    def _open_file(self, ino: int) -> int:
+    def _open_file(self, ino: int, flags: int) -> int:
         number = self._next_handle
         self._next_handle += 1
-        self._files[number] = Handle(ino)
+        self._files[number] = Handle(ino, bool(flags & O_APPEND))
         self._open[ino] = self._open.get(ino, 0) + 1
         return number
 
@@ -382,6 +410,8 @@ class Vfs:
 
     def flush(self, handle: int) -> None:
         """At each close: raises why data of the file could not be stored, if so. It is kept and tried again."""
+        if handle in self._stale:
+            return  # all that was written is in the snapshot that was kept
         file = self.buffer.files.get(self._file(handle).ino)
         if self.failure is not None and not self.read_only:
             raise self.failure
@@ -406,6 +436,8 @@ class Vfs:
         file = self._files.pop(handle, None)
         if file is not None:
             await self._closed(ctx, file.ino)
+        else:
+            self._stale.pop(handle, None)
 
     async def _closed(self, ctx: Context, ino: int) -> None:
         left = self._open[ino] - 1
@@ -426,8 +458,20 @@ class Vfs:
     def _file(self, handle: int) -> Handle:
         file = self._files.get(handle)
         if file is None:
-            raise FsError(EBADF)
+            raise self._not_open(handle)
         return file
+
+    @property
+    def has_open(self) -> bool:
+        """Whether somebody has a file or folder open."""
+        return bool(self._open or self._stale)
+
+    def is_top(self, handle: int) -> bool:
+        """Whether an open folder is the top of the volume."""
+        return self._folders.get(handle) == ROOT_INO
+
+    def _not_open(self, handle: int) -> FsError:
+        return FsError(ESTALE if handle in self._stale else EBADF)
 
     # ------------------------------------------------------------ folders
 
@@ -447,7 +491,7 @@ class Vfs:
         """
         ino = self._folders.get(handle)
         if ino is None:
-            raise FsError(EBADF)
+            raise self._not_open(handle)
         while True:
             listed = (await self._look(engine.readdir, ino, after_cookie, limit)).value
             unknown = [inode_key(entry.ino) for entry in listed if entry.inode is None]
@@ -472,6 +516,8 @@ class Vfs:
         ino = self._folders.pop(handle, None)
         if ino is not None:
             await self._closed(ctx, ino)
+        else:
+            self._stale.pop(handle, None)
 
     async def fsyncdir(self, handle: int) -> None:
         """Returns when every namespace operation so far is durable."""
@@ -512,18 +558,23 @@ class Vfs:
         if self.failure is not None:
             return
         self.failure = error
+        self.gate.open()  # whoever waits for a roll-back gets the error
         if self.read_only:
             return
-        lost = [self.path_of(ino) for ino in self.buffer.dirty_inodes()]
         log.error("%s", error)
+        self._tell_lost()
+        self.committer.fail(error)
+        self.flusher.fail(error)
+
+    def _tell_lost(self) -> None:
+        """Says in the log what was told to be written and is not committed."""
+        lost = [self.path_of(ino) for ino in self.buffer.dirty_inodes()]
         for path in lost[:LISTED_LOST_FILES]:
             log.error("unsaved changes are lost: %s", path)
         if len(lost) > LISTED_LOST_FILES:
             log.error("unsaved changes are lost in %d more files", len(lost) - LISTED_LOST_FILES)
         if self.write_log.pending_rows:
             log.error("%d changed records were not committed", self.write_log.pending_rows)
-        self.committer.fail(error)
-        self.flusher.fail(error)
 
     def on_gone(self, volume_id: int) -> None:
         """The coordinator says that a volume was deleted."""
@@ -571,6 +622,80 @@ class Vfs:
             at, name = self._names[at]
             parts.append(name.decode("utf-8", "backslashreplace"))
         return "/" + "/".join(reversed(parts))
+
+    # ------------------------------------------------------------ rolled back
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all that programs were told is written is committed."""
+        return not self.buffer.files and self.write_log.newest() is None
+
+    async def rebase(self, lineage: int, root: bytes) -> list[int]:
+        """Goes on as another lineage, with the gate closed; the inodes that are open there.
+
+        What is known of the old one is forgotten. What is not committed is lost and named in the log; whoever waits for
+        it gets RolledBack: that cannot be where the mount was held before the volume was rolled back. Handles of inodes
+        that are not there any more are stale. Raises what the session does, then everything is as before: do it again.
+        """
+        if not self.is_clean:
+            log.error("'%s' was rolled back while this mount had changes that were not committed", self.volume_name)
+            self._tell_lost()
+            error = RolledBack(f"'{self.volume_name}' was rolled back while this was written")
+            self.committer.abandon(error)
+            self.flusher.fail(error)
+            await self.flusher.stop()
+        await self.gate.empty()
+        await self.committer.ended()
+        metadata = Metadata(self.session, self.volume_id, decode_root(root), self.config)
+        there = await self._open_inodes_in(metadata)
+        if not self.read_only:
+            await self.space.ask()  # what a quota leaves is another amount now
+        ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
+        self.lineage = lineage
+        self._begin(metadata, max(self.committer.acknowledged, self.session.last_commit))
+        self._leave_behind(there)
+        for handle in self._files.values():
+            handle.moved_end = ends.get(handle.ino)
+            handle.ahead = handle.window = 0
+        self._names.clear()
+        self._statfs = None
+        return list(there)
+
+    async def _open_inodes_in(self, metadata: Metadata) -> dict[int, Inode]:
+        """The inodes with open handles that exist in these records."""
+        there: dict[int, Inode] = {}
+        inodes = list(self._open)
+        for start in range(0, len(inodes), OPEN_PER_FETCH):
+            part = inodes[start : start + OPEN_PER_FETCH]
+            await metadata.fetch(Miss(keys=[inode_key(ino) for ino in part]))
+            for ino in part:
+                inode = cast("Inode | None", metadata.peek(inode_key(ino)))
+                if inode is not None:
+                    there[ino] = inode
+        return there
+
+    def _moved_end(self, ino: int, inode: Inode) -> MovedEnd | None:
+        """Where the kernel still thinks that the file ends, unless that is where it does end now."""
+        known = cast("Inode | None", self.metadata.peek(inode_key(ino)))
+        if known is None or any(handle.ino == ino and handle.moved_end for handle in self._files.values()):
+            return MovedEnd(None)
+        end = self._shown(ino, known).size
+        return None if end == inode.size else MovedEnd(end)
+
+    def _leave_behind(self, there: dict[int, Inode]) -> None:
+        """Makes the handles of inodes that are not there stale, and says which ones have no name there."""
+        self._unlinked = {ino for ino, inode in there.items() if not inode.nlink}
+        for number, handle in list(self._files.items()):
+            if handle.ino not in there:
+                self._stale[number] = self._files.pop(number).ino
+        for number, ino in list(self._folders.items()):
+            if ino not in there:
+                self._stale[number] = self._folders.pop(number)
+        for ino in [ino for ino in self._open if ino not in there]:
+            del self._open[ino]
+
+    def _nobody_follows(self) -> None:
+        self.fail(RolledBack(f"'{self.volume_name}' was rolled back: unmount and mount again"))
 
     # ------------------------------------------------------------ helpers
 

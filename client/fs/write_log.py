@@ -69,9 +69,9 @@ class PendingCommit:
             else:
                 waiter.set_exception(error)
 
-    def message(self, volume_id: int) -> pb.Commit:
+    def message(self, volume_id: int, lineage: int) -> pb.Commit:
         """The commit as it goes over the wire."""
-        commit = pb.Commit(volume_id=volume_id, number=self.number)
+        commit = pb.Commit(volume_id=volume_id, number=self.number, lineage=lineage)
         for batch in self.batches:
             commit.segments.extend(batch.stored.segments)
             commit.blocks.extend(batch.stored.blocks)

@@ -179,14 +179,16 @@ class RenewReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("name", "read_only", "view")
+    __slots__ = ("name", "read_only", "view", "volume_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     read_only: bool
     view: bool
-    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ...) -> None: ...
+    volume_id: int
+    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ..., volume_id: _Optional[int] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes")

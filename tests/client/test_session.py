@@ -429,6 +429,65 @@ async def test_a_flush_order_is_answered_when_it_is_done() -> None:
         await session.close()
 
 
+async def test_a_hold_and_a_rebase_are_answered_when_they_are_done_and_not_where_they_fail() -> None:
+    done = asyncio.Queue[pb.SessionRequest]()
+
+    async def orders(stream: Stream) -> None:
+        await stream.accept()
+        await stream.next()
+        await stream.send(pb.SessionReply(flush=pb.Flush(flush_id=8, volume_id=41, hold=True, hold_s=15.0)))
+        await stream.send(pb.SessionReply(flush=pb.Flush(flush_id=9, volume_id=42, hold=True, hold_s=15.0)))
+        await stream.send(pb.SessionReply(rebase=pb.Rebase(rebase_id=10, volume_id=42, lineage=77, root=b"r")))
+        for _ in range(2):
+            request = await stream.next()
+            done.put_nowait(request)
+            await stream.answer(request)
+        await stream.until_closed()
+
+    told: list[object] = []
+
+    async def hold(volume_id: int, hold_s: float) -> None:
+        if volume_id == 41:
+            raise Unavailable("not everything is written")
+        told.append((volume_id, hold_s))
+
+    async def rebase(order: pb.Rebase) -> None:
+        told.append((order.volume_id, order.lineage, order.root))
+
+    async with serving(orders) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        session.on_hold, session.on_rebase = hold, rebase
+        first = asyncio.create_task(session.call(list_nodes=pb.ListNodes()))
+        answers = [await done.get(), await done.get()]
+        assert sorted([a.flush_done.flush_id or a.rebase_done.rebase_id for a in answers]) == [9, 10]
+        assert told == [(42, 15.0), (42, 77, b"r")]
+        first.cancel()
+        await session.close()
+
+
+async def test_the_owner_is_told_that_the_stream_is_back() -> None:
+    async def breaks(stream: Stream) -> None:
+        await stream.accept()
+        await stream.next()
+
+    async def goes_on(stream: Stream) -> None:
+        await stream.accept(resumed=True)
+        await stream.until_closed()
+
+    resumed = asyncio.Event()
+
+    async def asks() -> None:
+        await session.call(attach=pb.Attach(volume_id=42))
+        resumed.set()
+
+    async with serving(breaks, goes_on) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        session.on_resumed = asks
+        await session.call(list_nodes=pb.ListNodes())
+        await resumed.wait()
+        await session.close()
+
+
 async def test_a_deleted_volume_is_told_to_the_owner() -> None:
     async def orders(stream: Stream) -> None:
         await stream.accept()

@@ -167,8 +167,15 @@ class Pool:
     def clone_backed(self, source: str, name: str, snapshot: str = "") -> VolumeRow:
         return self.coordinator.execute(lambda txn: volumes.clone_backed(txn, source, name, snapshot))
 
-    def roll_back(self, name: str, keep: str = "", discard: bool = False) -> volumes.RolledBack:
-        return self.coordinator.execute(lambda txn: volumes.roll_back(txn, name, keep, discard))
+    def roll_back(
+        self, name: str, keep: str = "", discard: bool = False, held: volumes.Held | None = None
+    ) -> volumes.RolledBack:
+        return self.coordinator.execute(lambda txn: volumes.roll_back(txn, name, keep, discard, held))
+
+    def held(self, *clients: Client, seconds: float = 10.0) -> volumes.Held:
+        """The clients say that they begin nothing until they are told."""
+        sessions_there = frozenset(client.session_id for client in clients)
+        return volumes.Held(clients[0].volume_id, sessions_there, self.clock.now_s + seconds)
 
     def delete(self, name: str, force: bool = False) -> VolumeRow:
         return self.coordinator.execute(lambda txn: volumes.delete_volume(txn, name, force))
@@ -195,6 +202,7 @@ class Client:
         self.last_request: CommitRequest | None = None
         row, _, root = pool.coordinator.execute(lambda txn: sessions.attach(txn, self.session_id, volume, False))
         self.volume_id = row.volume_id
+        self.lineage = row.lineage
         self.seed = decode_root(root).hash_seed
 
     def open_segments(self, count: int = 1, small: bool = False) -> list[tuple[int, SegmentRow]]:
@@ -219,7 +227,7 @@ class Client:
                 stored = 100 + at
                 row_of = BlockRow(segment_id, 1000 * at, stored, block.plain_bytes, 0, 1, fingerprint(block.word), 0)
                 new.append((block_id(segment_id, at), row_of))
-        request = CommitRequest(self.volume_id, self.number + 1, layouts, new, list(records))
+        request = CommitRequest(self.volume_id, self.number + 1, layouts, new, list(records), self.lineage)
         return request, [number for number, _ in new]
 
     def send(self, request: CommitRequest) -> tuple[tuple[int, int], ...]:

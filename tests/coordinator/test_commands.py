@@ -729,8 +729,8 @@ def test_a_refused_command_spoils_nothing_of_its_batch() -> None:
     client = Client(pool, "v")
     good, ids = client.request([NewBlock("a")])
     good = good._replace(records=[slot_record(10, 0, (Piece(0, SLOT_BYTES, ids[0], 0),))])
-    bad = CommitRequest(client.volume_id, 2, [], [], [slot_record(10, 1, (Piece(0, 1, 999, 0),))])
-    after = CommitRequest(client.volume_id, 2, [], [], [Record(*slot_key(10, 0, 0), b"")])
+    bad = CommitRequest(client.volume_id, 2, [], [], [slot_record(10, 1, (Piece(0, 1, 999, 0),))], client.lineage)
+    after = CommitRequest(client.volume_id, 2, [], [], [Record(*slot_key(10, 0, 0), b"")], client.lineage)
     outcomes = pool.coordinator.execute_batch(
         [partial(commits.commit, session_id=client.session_id, request=r) for r in (good, bad, after)]
     )

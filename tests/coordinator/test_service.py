@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ class Stream:
         self._reader = asyncio.create_task(self._read())
         self.opened: Any = None
         self.lost = False
+        self.lineage = 0
+        """Of the volume that was attached last."""
 
     async def open(self, session_id: int = 0, token: bytes = b"") -> Any:
         hello = pb.Open(
@@ -85,6 +88,8 @@ class Stream:
         if body == "failure":
             future.set_exception(rpc_errors.error_of(reply.failure))
         else:
+            if body == "attach":
+                self.lineage = reply.attach.lineage
             future.set_result(getattr(reply, body))
 
     async def close(self) -> None:
@@ -202,6 +207,7 @@ async def commit(stream: Stream, volume_id: int, number: int, word: str, slot: i
         commit=pb.Commit(
             volume_id=volume_id,
             number=number,
+            lineage=stream.lineage,
             segments=[segment],
             blocks=[
                 pb.Block(
@@ -315,6 +321,24 @@ async def test_a_snapshot_asks_the_mount_to_flush(tmp_path: Path) -> None:
         await stream.close()
 
 
+async def test_a_session_is_told_the_snapshots_of_its_volume(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        for name in ("v@one", "v@two", "v@three"):
+            await w.stub.CreateSnapshot(pb.SnapshotCreate(name=name))
+        await w.stub.CloneVolume(pb.VolumeClone(source="v@one", name="clone"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@one"))
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="v@two"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v", read_only=True))).volume.volume_id
+        listed = (await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))).snapshots
+        assert [(s.name, s.kind, s.created_ns > 0) for s in listed] == [("v@three", "snapshot", True)]
+        await stream.call(detach=pb.Detach(volume_id=volume))
+        with pytest.raises(LeaseLapsed):
+            await stream.call(list_snapshots=pb.ListSnapshots(volume_id=volume))
+        await stream.close()
+
+
 async def test_what_a_session_may_not_ask(tmp_path: Path) -> None:
     async with world(tmp_path, nodes=1) as w:
         await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
@@ -397,8 +421,11 @@ async def test_a_deleted_volume_takes_its_mount_down(tmp_path: Path) -> None:
         await stream.close()
 
 
-async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
+async def test_jobs_are_controlled_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(tmp_path, reclaim_budget_rows=1) as w:
+        go_on = threading.Event()
+        step = w.coordinator.background_step
+        monkeypatch.setattr(w.coordinator, "background_step", lambda: go_on.is_set() and step())
         await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
         stream = await w.session()
         volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
@@ -418,9 +445,12 @@ async def test_jobs_are_controlled_and_told(tmp_path: Path) -> None:
             await error_of(w.stub.ControlJob(pb.JobControl(job_id=12345, action="pause"))), BY_CODE["not_found"]
         )
         await w.stub.ControlJob(pb.JobControl(job_id=job.job_id, action="resume"))
+        go_on.set()
+        told = False
         async with asyncio.timeout(WAIT_S):
             while (await w.stub.GetStatus(pb.Empty())).jobs:
-                assert (await watching.read()).jobs
+                told = (await watching.read()).jobs or told
+        assert told
         watching.cancel()
         await stream.close()
 

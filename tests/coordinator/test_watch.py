@@ -13,7 +13,7 @@ import pytest
 from redfs.coordinator import service, watch
 from redfs.coordinator.shell import Shell
 from redfs.coordinator.watch import EVERYTHING, FAST_S, SLOW_S, Topic, Watcher, Watchers
-from redfs.core.errors import Busy
+from redfs.core.errors import Busy, Unavailable
 from redfs.core.tables import SESSIONS, VOLUMES
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.coordinator.harness import Client, Clock, Pool
@@ -252,6 +252,16 @@ async def test_a_slow_watcher_holds_nothing_back_and_misses_nothing(
         await w.nodes[0].beat(shards=3)
         assert "nodes" in await slow.until("nodes"), "what it did not read yet waits for it"
         slow.cancel()
+
+
+async def test_the_end_of_the_coordinator_ends_all_watchers(tmp_path: Path) -> None:
+    async with watched(tmp_path, nodes=0) as (w, watching):
+        w.shell.watchers.close()
+        ended = await error_of(watching.next())
+        assert isinstance(ended, Unavailable)
+        assert "stopping" in str(ended)
+        refused = await error_of(w.stub.Watch(pb.WatchRequest()).read())
+        assert isinstance(refused, Unavailable)
 
 
 async def test_watchers_are_bounded_and_leave_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

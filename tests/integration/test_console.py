@@ -232,3 +232,23 @@ def test_what_the_command_line_changes_is_heard_within_a_second(pool: RunningPoo
         api.create_volume("heard")
         assert listener.until("changed", "tree") - began_s < 1
         api.set_volume("heard", description="so that the listener has a line to end on")
+
+
+def test_files_are_restored_through_the_console(pool: RunningPool, browser: httpx.Client) -> None:
+    pool.redfs("volume", "create", "restored", "--protect", "mirror:2")
+    place = pool.mount("restored")
+    (place / "a b").write_bytes(b"before")
+    pool.redfs("snapshot", "create", "restored@s")
+    (place / "a b").unlink()
+    request = {"source": "restored@s", "source_path": "/a%20b", "target": "restored", "target_path": "/%FF"}
+    answer = browser.post("/copies", json=request, headers=CHANGE)
+    assert answer.json() == {"files": 1, "bytes": 6, "path": "/%FF", "unattended": False}
+    assert (os.fsencode(place) + b"/\xff") in [entry.path for entry in os.scandir(os.fsencode(place))]
+    assert browser.post("/copies", json=request, headers=CHANGE).status_code == 409
+    pool.umount(place)
+    for number in range(2):
+        answer = browser.post("/copies", json=request | {"target_path": f"/unmounted-{number}"}, headers=CHANGE)
+        assert answer.status_code == 200, answer.text
+    place = pool.mount("restored")
+    assert (place / "unmounted-1").read_bytes() == b"before"
+    pool.umount(place)

@@ -329,6 +329,35 @@ def test_a_kill_in_the_middle_leaves_the_volume_sound(fresh_pool: FreshPool, who
 
 
 @pytest.mark.slow
+def test_ctrl_c_takes_back_what_was_copied(fresh_pool: FreshPool) -> None:
+    pool = fresh_pool(3)
+    for name in ("source", "target"):
+        pool.redfs("volume", "create", name, "--protect", "mirror:2")
+    source = pool.mount("source")
+    many_files(source, 6000)
+    pool.umount(source)
+    words = ("cp", "source:/", "target:/copy")
+    caller = subprocess.Popen(
+        [sys.executable, "-m", "redfs.client.cli.main", "--pool", str(pool.local.folder), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with pool.api() as api:
+        wait_for(lambda: api.volume("target").usage.logical_bytes > 1000, "some of it is committed")
+    caller.send_signal(signal.SIGINT)
+    said = caller.communicate(timeout=120)
+    place = pool.mount("target")
+    assert (caller.returncode, said[1].strip(), os.listdir(place)) in (
+        (130, "redfs: stopped", []),
+        (0, "", ["copy"]),
+    )
+    pool.umount(place)
+    pool.wait_for_idle()
+    pool.assert_clean()
+
+
+@pytest.mark.slow
 def test_unmounting_ends_a_copy(fresh_pool: FreshPool) -> None:
     pool = fresh_pool(3)
     for name in ("source", "target"):

@@ -328,7 +328,7 @@ class Client:
         self.pool.renewing.add(self.session)
         self.number = 0
         row, _, _ = yield from self.ask(lambda txn: sessions.attach(txn, self.session, self.volume, False))
-        self.volume_id = row.volume_id
+        self.volume_id, self.lineage = row.volume_id, row.lineage
 
     # ------------------------------------------------------------ a session's work
 
@@ -365,7 +365,7 @@ class Client:
             blocks.append((block_id(segment, index), block))
             slot = encode_slot((Piece(0, len(data), block_id(segment, index), 0),))
             records.append(Record(*slot_key(place[0], 1, place[1]), slot))
-        request = CommitRequest(self.volume_id, self.number + 1, [layout], blocks, records)
+        request = CommitRequest(self.volume_id, self.number + 1, [layout], blocks, records, self.lineage)
         yield from self.ask(lambda txn: commits.commit(txn, self.session, request))
         self.number += 1
         self.acked.update(content)

@@ -148,7 +148,7 @@ class Tree:
             return
         snapshot = dice.pick(snapshots)
         volume = self.nodes[snapshot.parent_id]
-        if volume.volume_id in self.mounts:
+        if volume.volume_id in self.mounts and dice.number(0, 2) == 0:
             self.world.run(self.mounts.pop(volume.volume_id).close())
         how = dice.number(0, 2) if self.has_room() else 0
         keep = self._fresh("k") if how == 1 else ""

@@ -20,6 +20,7 @@ import blake3
 from redfs.client.api import Pool
 from redfs.client.fs.config import Buffer, FsConfig
 from redfs.client.fs.copier import Copier
+from redfs.client.fs.following import SLACK_S, Following
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
 from redfs.coordinator import nodes
@@ -161,10 +162,11 @@ class Reader:
 class Mount:
     """A volume mounted without FUSE, by paths."""
 
-    def __init__(self, world: World, session: CoordinatorSession, vfs: Vfs, volume: str) -> None:
+    def __init__(self, world: World, session: CoordinatorSession, vfs: Vfs, following: Following, volume: str) -> None:
         self._world = world
         self.session = session
         self.vfs = vfs
+        self._following = following
         self.volume = volume
 
     def _context(self) -> Context:
@@ -257,8 +259,21 @@ class Mount:
         await self.vfs.sync()
 
     async def close(self) -> None:
+        await self._following.stop()
         await self.vfs.close()
         await self.session.close()
+
+
+class NoKernel:
+    """Remembers nothing, so nothing has to be waited for."""
+
+    timeout_s = -SLACK_S
+
+    async def write_back(self) -> None: ...
+
+    def rolled_back(self) -> None: ...
+
+    async def forget(self, inodes: Sequence[int]) -> None: ...
 
 
 class World:
@@ -302,12 +317,17 @@ class World:
             raise
         store = Store(self.blocks, session, attached.volume.volume_id)
         vfs = Vfs(session, attached, store, Reader(self.blocks, store.stored), FsConfig(give_up_s=10.0))
+        following = Following(session, vfs, NoKernel())
         session.on_flush = vfs.on_flush
+        session.on_hold = following.hold
+        session.on_rebase = following.rebase
+        session.on_resumed = following.resumed
+        vfs.on_rolled_back = following.refused
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone
         session.on_copy = Copier(session, vfs).on_copy
         await vfs.start()
-        return Mount(self, session, vfs, name)
+        return Mount(self, session, vfs, following, name)
 
     async def look(self, name: str) -> Content:
         """What a node of the tree shows, through a view of it."""

@@ -31,11 +31,12 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         ]
         self.check_items: list[pb.CheckItem] = []
         self.diff_entries: list[pb.DiffEntry] = []
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
         self.schedules: list[pb.Schedule] = []
         self.happenings: list[Callable[[], None]] = []
         """Happen one after the other while somebody watches."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers))
+        # Two servers must never share a port, not even with those of another test run on this machine.
+        options = [("grpc.so_reuseport", 0)]
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
         cluster_pb2_grpc.add_CoordinatorServiceServicer_to_server(self, self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port(address)}"
         self._server.start()

@@ -104,3 +104,14 @@ def test_a_deletion_that_a_status_does_not_name_is_waited_for_in_the_tree(coordi
     with Pool.connect(coordinator.address) as pool:
         assert list(pool.follow_deletion(5)) == []
     assert waited == ["on", "end"]
+
+
+def test_a_deletion_whose_end_nobody_told_is_not_said_to_be_done(
+    redfs: CommandLine, coordinator: FakeCoordinator
+) -> None:
+    redfs("volume", "create", "photos")
+    number = coordinator.volumes["photos"].volume_id
+    coordinator.status.jobs.append(pb.Job(job_id=1, kind="reclaim", state="running", subject="photos"))
+    coordinator.status.jobs[0].volume_id = number
+    ended = redfs("volume", "rm", "photos", "--yes", "--wait")
+    assert (ended.code, ended.out) == (7, "")

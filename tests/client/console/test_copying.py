@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from redfs.client import copying as client_copying
+from redfs.client.console import copying
 from redfs.client.console.copying import Copies
 from redfs.client.copying import ROUNDS
 from redfs.core.errors import Busy, Unavailable
@@ -98,7 +99,7 @@ async def test_a_copy_goes_on_when_its_browser_leaves_and_ends_with_the_console(
 
 
 async def test_copies_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_copying, "MAX_COPIES", 1)
+    monkeypatch.setattr(copying, "MAX_COPIES", 1)
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply:

@@ -50,9 +50,10 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPool]:
 class Client:
     """What a mount has, without the file system."""
 
-    def __init__(self, session: CoordinatorSession, volume: pb.Volume) -> None:
+    def __init__(self, session: CoordinatorSession, attached: pb.AttachReply) -> None:
         self.session = session
-        self.volume = volume
+        self.volume = volume = attached.volume
+        self.lineage = attached.lineage
         self.nodes = NodePool(session, DataConfig())
         self.store = BlockStore(session, volume, self.nodes, BlockCache(0))
         self.committed = 0
@@ -66,6 +67,7 @@ class Client:
         commit = pb.Commit(
             volume_id=self.volume.volume_id,
             number=self.committed,
+            lineage=self.lineage,
             segments=batch.segments,
             blocks=batch.blocks,
             rows=rows,
@@ -93,7 +95,7 @@ async def a_client(pool: RunningPool, name: str, policy: str = "ec:4+2") -> Asyn
         api.create_volume(name, policy)
     session = await CoordinatorSession.open(str(pool.local.folder), "test", config=SessionConfig())
     attached = await session.call(attach=pb.Attach(name=name))
-    client = Client(session, attached.volume)
+    client = Client(session, attached)
     try:
         yield client
     finally:

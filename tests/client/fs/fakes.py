@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from redfs.client.fs.config import Buffer, FsConfig
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import CommitRefused, InvalidArgument, LeaseLapsed, NotFound, RedfsError
+from redfs.core.errors import CommitRefused, InvalidArgument, LeaseLapsed, NotFound, RedfsError, RolledBack
 from redfs.core.ids import block_id
 from redfs.core.namespace import Context, MemoryView, make_root
 from redfs.core.records import (
@@ -52,15 +52,33 @@ class FakeCoordinator:
         self.quota_bytes = 0
         self.dedupe_at_commit = False
         self.calls: Counter[str] = Counter()
+        self.lineage = 1
 
     def attached(self, *, read_only: bool = False, snapshot: bool = False) -> pb.AttachReply:
         root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
         return pb.AttachReply(
             volume=pb.Volume(volume_id=VOLUME_ID, name=VOLUME_NAME, protection="single"),
             epoch=5 if snapshot else 0,
+            lineage=self.lineage,
             root=encode_root(root),
             exclusive=not (read_only or snapshot),
         )
+
+    def keep(self) -> MemoryView:
+        """A snapshot of the volume as it is committed now, which keeps its blocks."""
+        frozen = self.nodes[f"{VOLUME_NAME}@s{len(self.nodes)}"] = self.freeze()
+        return frozen
+
+    def roll_back(self, snapshot: MemoryView) -> pb.Rebase:
+        """The volume is what the snapshot is; the order that tells its mounts."""
+        self.lineage += 1
+        self.view = MemoryView(snapshot.records)
+        return self.let_go()
+
+    def let_go(self) -> pb.Rebase:
+        """The order that tells mounts how the volume stands."""
+        root: Any = self.view.records[Key(Kind.ROOT, bytes(8))]
+        return pb.Rebase(rebase_id=1, volume_id=VOLUME_ID, lineage=self.lineage, root=encode_root(root))
 
     def freeze(self) -> MemoryView:
         """The volume as it is committed now."""
@@ -202,6 +220,9 @@ class FakeSession:
 
     def _attach(self, request: pb.Attach) -> pb.AttachReply:
         coordinator = self.coordinator
+        if request.volume_id:
+            assert request.volume_id == VOLUME_ID
+            return coordinator.attached(read_only=request.read_only)
         assert request.view, "the volume itself was attached before"
         if request.name != VOLUME_NAME and request.name not in coordinator.nodes:
             raise NotFound(f"no volume is named '{request.name}'")
@@ -266,6 +287,8 @@ class FakeSession:
         return pb.StatVolumeReply(total_bytes=1 << 40, free_bytes=1 << 39)
 
     def _commit(self, request: pb.Commit) -> pb.CommitReply:
+        if request.lineage != self.coordinator.lineage:
+            raise RolledBack("the volume was rolled back")
         if request.number > self.last_commit + 1:
             raise CommitRefused("send the one before first")
         if request.number <= self.last_commit:

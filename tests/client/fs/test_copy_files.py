@@ -699,3 +699,33 @@ async def test_keys_are_of_the_volume_that_is_copied_into() -> None:
     assert sorted(await vfs.listxattr(ino)) == [b"security.capability", b"user.k"]
     assert not vfs.lacks_capability(ino)
     assert not [key for key in world.coordinator.view.records if key == Key(Kind.ORPHAN, b"")]
+
+
+async def test_a_copy_waits_while_the_volume_is_rolled_back_and_is_not_mixed_into_the_other_state() -> None:
+    async def build(mount: Mount) -> None:
+        for index in range(40):
+            await mount.write_file(b"f%d" % index, b"%d" % index)
+
+    world = World(await some_source(build))
+    vfs = world.mount.vfs
+    await vfs.sync()
+    snapshot = world.coordinator.keep()
+    copying = asyncio.ensure_future(world.copy("/", "/copy"))
+    await until(lambda: len(vfs.write_log.queue) > 0)
+    vfs.gate.close()
+    await vfs.gate.empty()
+    await vfs.sync()
+    assert vfs.is_clean
+    await turns(500)
+    assert vfs.is_clean, "nothing more is copied"
+    assert not copying.done()
+    order = world.coordinator.roll_back(snapshot)
+    await vfs.rebase(order.lineage, order.root)
+    vfs.gate.open()
+    with pytest.raises(Unavailable, match="rolled back while it was copied"):
+        await copying
+    await vfs.sync()
+    assert set(world.coordinator.tree()) == {path for path in described(snapshot, world.coordinator.blocks) if path}
+    assert world.coordinator.views == {}
+    await world.copy("/", "/copy")
+    assert "/copy/f39" in world.coordinator.tree()

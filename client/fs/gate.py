@@ -1,0 +1,72 @@
+"""The gate that requests of a mount pass, closed while the volume is rolled back.
+
+`inside` counts the requests under way. Whoever closes the gate waits until it is `empty`; requests that come meanwhile
+are `admitted` when it opens again. The owner of the requests bounds that wait; they hold their places in the
+FUSE loop (`MAX_REQUESTS`), so no more than those wait here.
+
+Plain state of one event loop; nothing here fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Gate:
+    """See the module. A request counts itself, as the adapter does inline, or uses `passed`."""
+
+    __slots__ = ("_changed", "inside", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.inside = 0
+        self._changed: list[asyncio.Future[None]] = []
+
+    def close(self) -> None:
+        """Requests wait from now on; those under way go on."""
+        self.is_open = False
+
+    def open(self) -> None:
+        """Lets everything in that waits."""
+        self.is_open = True
+        self._wake()
+
+    def left(self) -> None:
+        """To be called when a request went out while the gate is closed."""
+        if not self.inside:
+            self._wake()
+
+    async def admitted(self) -> None:
+        """Returns when the gate is open. Count yourself in before the next await."""
+        while not self.is_open:
+            await self._change()
+
+    async def empty(self) -> None:
+        """Returns when nothing is inside, or the gate was opened again."""
+        while self.inside and not self.is_open:
+            await self._change()
+
+    @asynccontextmanager
+    async def passed(self) -> AsyncIterator[None]:
+        """Inside of it is inside of the gate: for what changes the volume and is no request of the kernel."""
+        await self.admitted()
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            if not self.is_open:
+                self.left()
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.append(waiter)
+        await waiter
+
+    def _wake(self) -> None:
+        waiters, self._changed = self._changed, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

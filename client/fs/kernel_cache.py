@@ -1,0 +1,85 @@
+"""What the kernel remembers of a mount, and how it is made to forget it when the volume was rolled back.
+
+Names and attributes time out within a second. Pages do not: those of open (and so of all mapped) files are dropped by
+telling the kernel, those of all others at the next open, the first one of each inode since.
+
+Telling the kernel may block until a request of ours is answered (it waits for pages that are being read, and writes
+changed ones first). So it is done in a thread, never in a request's handler and never on the event loop, and only while
+requests are answered.
+
+What programs change through a shared mapping reaches the mount when the kernel writes it: `write_back` has that done
+before the mount is held, else it would be written over what the file is after the roll-back. What is changed through a
+mapping while the roll-back goes on may land on either side of it.
+
+Nothing here fails: what the kernel does not know it need not forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyfuse3
+
+log = logging.getLogger("redfs.fs")
+
+TIMEOUT_S = 1.0
+"""Names and attributes of a volume that can change are remembered for this long."""
+REMEMBERED_OPENS = 64 * 1024
+"""Inodes opened since a roll-back; beyond it all count as not opened yet, whose pages are read again. 4 MiB."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class KernelCache:
+    """See the module. Belongs to the event loop of the mount's requests."""
+
+    def __init__(self, mountpoint: Path) -> None:
+        self.timeout_s = TIMEOUT_S
+        self._mountpoint = mountpoint
+        self._opened: set[int] | None = None
+        """Inodes opened since the last roll-back; None before the first one."""
+
+    def may_keep_pages(self, ino: int) -> bool:
+        """Whether the pages of an inode that is being opened are those of the volume as it is."""
+        opened = self._opened
+        if opened is None or ino in opened:
+            return True
+        if len(opened) >= REMEMBERED_OPENS:
+            opened.clear()
+        opened.add(ino)
+        return False
+
+    def rolled_back(self) -> None:
+        """From now on the first open of an inode does not keep its pages."""
+        self._opened = set()
+
+    async def write_back(self) -> None:
+        """Has the kernel write what programs changed through shared mappings."""
+        await asyncio.to_thread(self._sync)
+
+    def _sync(self) -> None:
+        try:
+            folder = os.open(self._mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            log.warning("changes in mappings are not written before the roll-back: %s", error)
+            return
+        try:
+            _libc.syncfs(folder)
+        finally:
+            os.close(folder)
+
+    async def forget(self, inodes: Sequence[int]) -> None:
+        """Drops the pages and attributes of open inodes."""
+        await asyncio.to_thread(self._invalidate, list(inodes))
+
+    def _invalidate(self, inodes: list[int]) -> None:
+        for ino in inodes:
+            try:
+                pyfuse3.invalidate_inode(ino)
+            except OSError as error:
+                log.debug("the kernel does not forget inode %d: %s", ino, error)
