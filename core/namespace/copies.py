@@ -14,7 +14,7 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, changed_folder, need_inode
-from redfs.core.namespace.names import find, hash_seed, locate, with_entry
+from redfs.core.namespace.names import find, hash_seed, locate, name_place, with_entry
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
 from redfs.core.namespace.xattrs import CAPABILITY
 from redfs.core.records import (
@@ -81,7 +81,7 @@ def make_copy(
             writes[slot_key(ino, FIRST_GENERATION, number)] = kept
     inode = Inode(
         like.mode, like.uid, like.gid, 2 if is_folder else 1, size, like.atime_ns, like.mtime_ns,
-        ctx.now_ns, ctx.now_ns, like.rdev, flags, parent if is_folder else 0, symlink=like.symlink,
+        ctx.now_ns, ctx.now_ns, like.rdev, flags, *name_place(bucket_key), symlink=like.symlink,
     )  # fmt: skip
     writes[inode_key(ino)] = inode
     writes[bucket_key] = with_entry(bucket, name, ino, like.mode >> 12)
