@@ -145,7 +145,7 @@ def _receive_whole(api: Pool, pool: str, name: str, stream: StreamReader, progre
         api.rename_volume(making, name)
     except BaseException:
         with contextlib.suppress(RedfsError):
-            _delete_with_snapshots(api, making)
+            _delete_with_snapshots(api, making, force=True)
         raise
     return Received(header, totals, f"{name}@{header.snapshot}")
 
@@ -179,17 +179,19 @@ def _remove_left_over(api: Pool, making: str, header: Header) -> None:
     whole = any(v.origin == header.stream_id for v in api.volumes() if v.parent_id == left.volume_id)
     if left.description != MARK and not whole:
         raise AlreadyExists(f"{making!r} exists and was not left by a receive: rename or delete it first")
-    if left.mounts:
-        raise Busy(f"{making!r} is being received by {left.mounts[0]}: wait for its end")
-    _delete_with_snapshots(api, making)
+    try:
+        _delete_with_snapshots(api, making, force=False)
+    except Busy as error:
+        raise Busy(f"{making!r} is being received just now: wait for its end ({error})") from None
 
 
-def _delete_with_snapshots(api: Pool, name: str) -> None:
+def _delete_with_snapshots(api: Pool, name: str, *, force: bool) -> None:
+    """`force`: also where a session that is alive has it."""
     volume = api.volume(name)
     for child in [v for v in api.volumes() if v.parent_id == volume.volume_id and v.kind == "snapshot"]:
         if child.state == "ok":
-            api.delete_volume(child.name, force=True)
-    api.delete_volume(name, force=True)
+            api.delete_volume(child.name, force=force)
+    api.delete_volume(name, force=force)
 
 
 def _receive_changes(

@@ -52,7 +52,7 @@ class Differences:
 
     async def _read(self, session_id: int, before: Pin, after: Pin) -> AsyncGenerator[list[Entry], None]:
         coordinator = self._shell.coordinator
-        work = Diff(before, after)
+        work = Diff(before, after, coordinator.env.ancestry)
 
         def step() -> list[Entry] | None:
             with coordinator.read() as kv:

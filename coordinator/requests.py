@@ -191,8 +191,8 @@ class Requests:
 
     def _scan_changes(self, session_id: int, request: pb.ScanRows) -> Answer:
         with self._coordinator.read() as kv:
-            volume = reads.volume_reader(kv, session_id, request.volume_id)
-            since = reads.volume_reader(kv, session_id, request.since)
+            volume = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry)
+            since = reads.volume_reader(kv, session_id, request.since, self._ancestry)
             rows, following = reads.changed_rows(kv, since, volume, request.start, request.limit)
         return {
             "scan_rows": pb.ScanRowsReply(rows=convert.to_rows(rows), complete=following is None, next=following or b"")

@@ -236,6 +236,7 @@ def _fork(txn: Txn, source: VolumeRow, epoch: int, name: str) -> VolumeRow:
         created_ns=txn.now_ns,
         name=name,
         schedule_id=0,
+        origin="",
     )
 
 

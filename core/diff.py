@@ -50,6 +50,7 @@ from redfs.core.records import (
 )
 from redfs.core.slots import resolve, slot_count
 from redfs.core.tables import BLOCKS, decode_block, u64_key
+from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.changes import Candidate, ChangedObjects, Window, candidates, windows_between
 from redfs.core.versions.layout import Pin
 from redfs.core.versions.reader import VersionReader
@@ -112,7 +113,8 @@ class _Point:
 class Diff:
     """The comparison of two points. `step` until it returns None."""
 
-    def __init__(self, before: Pin, after: Pin) -> None:
+    def __init__(self, before: Pin, after: Pin, ancestry: Ancestry | None = None) -> None:
+        self._ancestry = ancestry
         self._before = _Point(before)
         self._after = _Point(after)
         self._kv: _Counted
@@ -126,7 +128,7 @@ class Diff:
     def step(self, kv: ReadKv) -> list[Entry] | None:
         """More entries, perhaps none of them, from this state of the tables; None after the last."""
         self._kv = _Counted(kv)
-        self._reader = VersionReader(self._kv)
+        self._reader = VersionReader(self._kv, self._ancestry)
         found: list[Entry] = []
         try:
             while self._kv.rows < STEP_ROWS and len(found) < STEP_ENTRIES:

@@ -692,7 +692,7 @@ class Vfs:
             del self._open[ino]
 
     def _nobody_follows(self) -> None:
-        self.fail(RolledBack(f"'{self.volume_name}' was rolled back: unmount and mount again"))
+        self.fail(RolledBack(f"'{self.volume_name}' was rolled back meanwhile: mount it again, or begin again"))
 
     # ------------------------------------------------------------ helpers
 

@@ -39,6 +39,7 @@ class Writer:
     def __init__(self, stream: Stream, attached: Any) -> None:
         self._stream = stream
         self._volume = attached.volume.volume_id
+        self._lineage = attached.lineage
         self._seed = decode_root(attached.root).hash_seed
         self._next_ino = 10
         self._number = 0
@@ -53,7 +54,9 @@ class Writer:
             entry = encode_bucket((DirEntry(name, ino, 8, 0),))
             rows.append(pb.Row(kind=Kind.DIRENT, obj=dirent_key(1, hashed).obj, value=entry))
         self._number += 1
-        await self._stream.call(commit=pb.Commit(volume_id=self._volume, number=self._number, rows=rows))
+        await self._stream.call(
+            commit=pb.Commit(volume_id=self._volume, number=self._number, rows=rows, lineage=self._lineage)
+        )
 
 
 async def writer(w: World, name: str) -> Writer:
@@ -198,6 +201,7 @@ async def _write(stream: Stream, attached: Any, word: bytes, mtime_ns: int) -> N
         commit=pb.Commit(
             volume_id=volume,
             number=1,
+            lineage=attached.lineage,
             segments=[segment],
             blocks=[new],
             rows=[pb.Row(kind=key.kind, obj=key.obj, value=value) for key, value in rows],

@@ -31,14 +31,16 @@ def page(pool: RunningPool) -> Iterator[Page]:
         opened = launched.new_page(viewport={"width": 1280, "height": 800})
         opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on(
-            "console",
-            lambda said: said.type == "error" and "Failed to load" not in said.text and complaints.append(said.text),
-        )
+        opened.on("console", lambda said: complaints.extend(_complaint(said.type, said.text)))
         opened.goto(address)
         yield opened
         launched.close()
     assert complaints == []
+
+
+def _complaint(kind: str, text: str) -> list[str]:
+    """What the console of the browser says, where that is an error that the page did not expect."""
+    return [text] if kind == "error" and "Failed to load" not in text else []
 
 
 def node_id(pool: RunningPool, name: str) -> int:
