@@ -631,6 +631,21 @@ async def test_a_mount_that_ends_ends_its_copies() -> None:
     world.coordinator.check()
 
 
+async def test_a_mount_that_ends_finishes_what_is_whole() -> None:
+    world = World(await some_source(small))
+    session, vfs = world.mount.session, world.mount.vfs
+    session.gate = asyncio.Event()
+    order = asyncio.ensure_future(world.copier.on_copy(VOLUME_ID, asked("/", "/copy")))
+    await until(lambda: bool(vfs.write_log.in_flight) and bool(world.copier._whole))
+    stopping = asyncio.ensure_future(world.copier.stop())
+    await turns()
+    session.gate.set()
+    await stopping
+    assert (await order).files == 6
+    assert not world.coordinator.views
+    assert below(world.tree, "/copy") == world.source_tree
+
+
 async def test_a_session_without_a_mount_finishes_what_it_began() -> None:
     world = World(await some_source(small))
     order = asyncio.ensure_future(world.copier.on_copy(VOLUME_ID, asked("/", "/copy")))
