@@ -94,6 +94,13 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, highlight=False, width=width, markup=False, emoji=False)
 
 
+PALETTE = {
+    "red": "#c8352b", "orange": "#c4501a", "amber": "#e0a526", "moss": "#5f7d18", "green": "#237a4b", "teal": "#17787d",
+    "sky": "#2579b8", "blue": "#3a5fd0", "violet": "#6b4fcf", "plum": "#a545b5", "rose": "#c73e77", "brown": "#8a6a52",
+}  # fmt: skip
+"""The colours that the console offers (client/console/static/js/color.js), by name."""
+
+
 def valid_style(color: str) -> str:
     """The volume's colour where the terminal knows it, else no style."""
     from rich.errors import StyleSyntaxError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 protect_option = click.option(
     "--protect", "protection", metavar="P", help="ec:K+M, mirror:N, single, raid5 (ec:4+1) or raid6 (ec:4+2)."
 )
-color_option = click.option("--color", metavar="COLOR", help="Its colour in the tree: a name, or #rrggbb.")
+color_option = click.option("--color", metavar="COLOR", help="Its colour in the tree: a name like teal, or #rrggbb.")
 compression_option = click.option("--compression", type=click.Choice(("zstd", "none")), help="For new data.")
 description_option = click.option("--description", metavar="TEXT", help="A line for people.")
 minimum_option = click.option(
@@ -40,9 +40,14 @@ def _created(volume: pb.Volume) -> str:
     return datetime.fromtimestamp(volume.created_ns / 1e9).strftime("%Y-%m-%d %H:%M") if volume.created_ns else ""
 
 
-def _check_color(color: str | None) -> None:
-    if color and not output.valid_style(color):
-        raise InvalidArgument(f"'{color}' is no colour: use a name like 'green' or six digits like '#3a7bd5'")
+def _color(named: str | None) -> str | None:
+    """What is stored for a colour. Raises InvalidArgument where neither the terminal nor the console knows it."""
+    if not named or output.valid_style(named):
+        return named
+    if named.lower() not in output.PALETTE:
+        names = ", ".join(output.PALETTE)
+        raise InvalidArgument(f"'{named}' is no colour: use one of {names}, or six digits like '#3a7bd5'")
+    return output.PALETTE[named.lower()]
 
 
 def _print_nodes(volumes: list[pb.Volume], *, snapshots: bool) -> None:
@@ -84,7 +89,7 @@ def create(
 ) -> None:
     """Create an empty volume."""
     chosen = settings()
-    _check_color(color)
+    color = _color(color)
     with chosen.connect() as pool:
         made = pool.create_volume(
             name,
@@ -203,7 +208,7 @@ def change(
         raise InvalidArgument(
             "nothing to change: give --protect, --description, --color, --compression, --minimum-nodes or --quota"
         )
-    _check_color(color)
+    color = _color(color)
     with chosen.connect() as pool:
         changed = pool.set_volume(
             name,
@@ -359,7 +364,7 @@ def clone(
     settings, but for those given here.
     """
     chosen = settings()
-    _check_color(color)
+    color = _color(color)
     if snapshot_name and not backed:
         raise InvalidArgument("--snapshot names the snapshot of a backed clone: add --backed")
     with chosen.connect() as pool:

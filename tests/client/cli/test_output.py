@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from redfs.client.cli import output
@@ -50,3 +53,9 @@ def test_messages_become_plain_data() -> None:
     assert data["free_bytes"] == 1 << 60
     assert data["problems"] == ["a"]
     assert data["jobs"][0]["kind"] == "reap"
+
+
+def test_the_colours_that_have_names_are_the_consoles() -> None:
+    page = (Path(output.__file__).parents[1] / "console" / "static" / "js" / "color.js").read_text()
+    shown = dict(re.findall(r'\["(#[0-9a-f]{6})", "(\w+)"\],', page))
+    assert {name.lower(): color for color, name in shown.items()} == output.PALETTE
