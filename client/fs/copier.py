@@ -140,7 +140,9 @@ class Copier:
         lineage = self._vfs.lineage
         try:
             copied = await copy_files(source, self._vfs, request, under_way=self._under_way)
-            self._whole |= {task for task in (asyncio.current_task(),) if task is not None}
+            whole = asyncio.current_task()
+            assert whole is not None
+            self._whole.add(whole)
         except FsError as error:
             await self._let_go(view_id)
             if self._vfs.lineage != lineage:
