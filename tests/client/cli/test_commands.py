@@ -53,9 +53,9 @@ def test_a_clone_is_told_what_differs_from_its_source(redfs: CommandLine, coordi
     assert redfs("clone", "photos", "other").out == "Created other as a clone of photos\n"
     assert "--backed" in redfs("clone", "photos", "third", "--snapshot", "s").err
     assert redfs("clone", "photos", "third", "--color", "no-such").code == 2
+    assert "third" not in coordinator.volumes
     redfs("clone", "photos", "third", "--color", "Teal")
     assert coordinator.calls[-1].settings.color == "#17787d"
-    assert "third" not in coordinator.volumes
 
 
 def test_rolling_back_says_what_is_kept_and_asks_before_it_discards(
