@@ -42,12 +42,12 @@ def _created(volume: pb.Volume) -> str:
 
 def _color(named: str | None) -> str | None:
     """What is stored for a colour. Raises InvalidArgument where neither the terminal nor the console knows it."""
-    if not named or output.valid_style(named):
-        return named
-    if named.lower() not in output.PALETTE:
+    if named is None or named.lower() in output.PALETTE:
+        return None if named is None else output.PALETTE[named.lower()]
+    if named and not output.valid_style(named):
         names = ", ".join(output.PALETTE)
         raise InvalidArgument(f"'{named}' is no colour: use one of {names}, or six digits like '#3a7bd5'")
-    return output.PALETTE[named.lower()]
+    return named
 
 
 def _print_nodes(volumes: list[pb.Volume], *, snapshots: bool) -> None:

@@ -48,7 +48,7 @@ def test_a_clone_is_told_what_differs_from_its_source(redfs: CommandLine, coordi
     redfs("volume", "create", "photos")
     made = redfs("clone", "photos", "try-it", "--backed", "--color", "red")
     assert made.out == "Created try-it as a clone of photos@try-it\n"
-    wanted = pb.VolumeClone(source="photos", name="try-it", backed=True, settings=pb.VolumeSet(color="red"))
+    wanted = pb.VolumeClone(source="photos", name="try-it", backed=True, settings=pb.VolumeSet(color="#c8352b"))
     assert coordinator.calls[-1] == wanted
     assert redfs("clone", "photos", "other").out == "Created other as a clone of photos\n"
     assert "--backed" in redfs("clone", "photos", "third", "--snapshot", "s").err
