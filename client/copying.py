@@ -25,7 +25,7 @@ from redfs.client.fs.config import Buffer, FsConfig, Stored
 from redfs.client.fs.copier import Copier
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
-from redfs.core.errors import Busy, InternalError, RedfsError
+from redfs.core.errors import Busy, InternalError, RedfsError, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.copy")
@@ -140,6 +140,8 @@ async def copy_here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply | 
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone
         session.on_copy = copier.on_copy
+        rolled_back = Unavailable(f"'{request.target}' was rolled back while it was copied to: copy again")
+        vfs.on_rolled_back = lambda: vfs.fail(rolled_back)
         try:
             reply = await copier.copy(request)
             await copier.finish()

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from errno import EEXIST, EFBIG, EISDIR, EMLINK, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, EROFS
-from typing import Final
+from typing import Any, Final
 
 from redfs.client.fs.config import Session
 from redfs.client.fs.copy_files import Copied, Source, copy_files
@@ -40,6 +40,8 @@ log = logging.getLogger("redfs.fs")
 
 MAX_COPIES = 8
 """Copies into one volume at a time: each has a cache of records of its own, and they share one write log."""
+FINISH_S = 10.0
+"""For copies that have their name, and only wait for their commit, where the mount ends: it commits all anyway."""
 SOURCE_RECORDS = 32 * 1024
 """Records of the source kept: 25 MiB, many times what one page of a folder needs."""
 
@@ -78,6 +80,8 @@ class Copier:
         """Makes the kernel look again for a name in a folder."""
         self._sleep = sleep
         self._tasks: set[asyncio.Task[pb.CopyFilesReply]] = set()
+        self._whole: set[asyncio.Task[Any]] = set()
+        """Those whose copy has its name."""
         self._under_way: set[tuple[int, bytes]] = set()
         self._ending = False
 
@@ -95,7 +99,7 @@ class Copier:
             raise Busy(f"{MAX_COPIES} copies into '{self._vfs.volume_name}' are under way: wait for the end of one")
         task = asyncio.create_task(self._carry_out(request), name="copy")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         try:
             await asyncio.wait([task])
         except asyncio.CancelledError:
@@ -103,8 +107,12 @@ class Copier:
             await asyncio.wait([task])
             raise
         if task.cancelled():
-            raise Unavailable(f"the mount of '{self._vfs.volume_name}' ended while it copied: copy again")
+            raise Unavailable(f"the mount of '{self._vfs.volume_name}' ended while it copied: look, and copy again")
         return task.result()
+
+    def _ended(self, task: asyncio.Task[pb.CopyFilesReply]) -> None:
+        self._tasks.discard(task)
+        self._whole.discard(task)
 
     async def finish(self) -> None:
         """Takes no more copies and waits for those under way."""
@@ -113,9 +121,14 @@ class Copier:
             await asyncio.wait(self._tasks)
 
     async def stop(self) -> None:
-        """Takes no more copies and ends those under way. To be called before the volume is closed."""
+        """Takes no more copies and ends those under way, but for what is whole and only waits for its commit. To be
+        called before the volume is closed."""
         self._ending = True
-        for task in self._tasks:
+        for task in self._tasks - self._whole:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FINISH_S)
+        for task in self._whole:
             task.cancel()
         await self.finish()
 
@@ -127,6 +140,7 @@ class Copier:
         lineage = self._vfs.lineage
         try:
             copied = await copy_files(source, self._vfs, request, under_way=self._under_way)
+            self._whole |= {task for task in (asyncio.current_task(),) if task is not None}
         except FsError as error:
             await self._let_go(view_id)
             if self._vfs.lineage != lineage:

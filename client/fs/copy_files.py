@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from errno import EEXIST, EISDIR, ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import NamedTuple
@@ -28,7 +29,17 @@ from typing import NamedTuple
 from redfs.client.fs.metadata import Metadata
 from redfs.client.fs.vfs import Vfs
 from redfs.core import namespace as engine
-from redfs.core.errors import AlreadyExists, Busy, Corrupt, FsError, InvalidArgument, NoSpace, NotFound, RedfsError
+from redfs.core.errors import (
+    AlreadyExists,
+    Busy,
+    Corrupt,
+    FsError,
+    InvalidArgument,
+    NoSpace,
+    NotFound,
+    RedfsError,
+    Unavailable,
+)
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import RENAME_NOREPLACE, Context, Entry, Miss
 from redfs.core.namespace.lookup import DOT_DOT_COOKIE
@@ -186,6 +197,7 @@ async def copy_files(
 
     `under_way`: the temporary entries of the copies into this volume that run now; kept here.
     """
+    steps = _Steps(vfs, request.target)
     found = await source.find(request.source_path)
     parts = split_path(request.source_path)
     own_name = parts[-1] if parts else request.source.encode()
@@ -197,18 +209,36 @@ async def copy_files(
     try:
         if await _lookup(vfs, *temporary) is not None:
             log.info("removing what a copy to %s left that did not come to its end", place.shown)
-            await _remove(vfs, *temporary)
-        copy = _Copy(source, vfs)
+            await _remove(steps, *temporary)
+        copy = _Copy(source, steps)
         try:
             await copy.copy(found, *temporary)
-            await _give_name(vfs, place, temporary[1], replace=request.replace and not S_ISDIR(found.inode.mode))
+            await _give_name(steps, place, temporary[1], replace=request.replace and not S_ISDIR(found.inode.mode))
         except BaseException:
-            await _remove_quietly(vfs, *temporary)
+            await _remove_quietly(steps, *temporary)
             raise
     finally:
         under_way.discard(temporary)
     reply = pb.CopyFilesReply(files=copy.files, bytes=copy.bytes, path=place.path)
     return Copied(reply, place.parent, place.name)
+
+
+class _Steps:
+    """The changes that one copy makes: each is a step, and each is made in the state of the volume that it began in."""
+
+    def __init__(self, vfs: Vfs, name: str) -> None:
+        self.vfs = vfs
+        self._name = name
+        self._lineage = vfs.lineage
+
+    @asynccontextmanager
+    async def step(self) -> AsyncIterator[Context]:
+        """Inside, the volume is not rolled back. Unavailable where it was: what was made so far may be there in part,
+        if the snapshot was taken meanwhile, and going on would give the copy its name without the rest."""
+        async with self.vfs.gate.passed():
+            if self.vfs.lineage != self._lineage:
+                raise Unavailable(f"{self._name!r} was rolled back while it was copied to: copy again")
+            yield Context(0, 0, self.vfs.now_ns())
 
 
 # ---------------------------------------------------------------- places
@@ -279,12 +309,12 @@ async def _lookup(vfs: Vfs, parent: int, name: bytes) -> Entry | None:
         return None
 
 
-async def _give_name(vfs: Vfs, place: _Place, temporary: bytes, *, replace: bool) -> None:
+async def _give_name(steps: _Steps, place: _Place, temporary: bytes, *, replace: bool) -> None:
     """The copy is whole: it gets its name."""
     try:
         flags = 0 if replace else RENAME_NOREPLACE
-        async with vfs.gate.passed():
-            await vfs.rename(_context(vfs), place.parent, temporary, place.parent, place.name, flags)
+        async with steps.step() as ctx:
+            await steps.vfs.rename(ctx, place.parent, temporary, place.parent, place.name, flags)
     except FsError as error:
         if error.errno not in (EEXIST, EISDIR, ENOTDIR):
             raise
@@ -297,10 +327,6 @@ def _shown(node: str, parts: Sequence[bytes]) -> str:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
-
-
-def _context(vfs: Vfs) -> Context:
-    return Context(0, 0, vfs.now_ns())
 
 
 # ---------------------------------------------------------------- copying
@@ -321,11 +347,12 @@ class _Folder:
 class _Copy:
     """One copy under way."""
 
-    def __init__(self, source: Source, vfs: Vfs) -> None:
+    def __init__(self, source: Source, steps: _Steps) -> None:
         self.files = 0
         self.bytes = 0
         self._source = source
-        self._vfs = vfs
+        self._steps = steps
+        self._vfs = steps.vfs
         self._links: dict[int, list[int]] = {}
         """Source inode -> [its copy, names that are still to come]."""
         self._links_lost = False
@@ -349,10 +376,8 @@ class _Copy:
             if not page:
                 # Last, since every entry that was made in it changed them.
                 times = folder.like
-                async with self._vfs.gate.passed():
-                    await self._vfs.setattr(
-                        _context(self._vfs), folder.target, atime_ns=times.atime_ns, mtime_ns=times.mtime_ns
-                    )
+                async with self._steps.step() as ctx:
+                    await self._vfs.setattr(ctx, folder.target, atime_ns=times.atime_ns, mtime_ns=times.mtime_ns)
                 stack.pop()
             for child_name, child in page:
                 if S_ISDIR(child.inode.mode):
@@ -367,8 +392,8 @@ class _Copy:
         """Copies what is no folder, or gives its copy another name."""
         known = self._links.get(found.ino)
         if known is not None:
-            async with self._vfs.gate.passed():
-                await self._vfs.link(_context(self._vfs), known[0], parent, name)
+            async with self._steps.step() as ctx:
+                await self._vfs.link(ctx, known[0], parent, name)
             self.files += 1
             known[1] -= 1
             if not known[1]:
@@ -393,15 +418,17 @@ class _Copy:
         xattrs = await self._source.xattrs(ino)
         self.files += 1
         if not S_ISREG(like.mode):
-            return await vfs.copy_in(_context(vfs), parent, name, like, xattrs, {}, 0)
+            async with self._steps.step() as ctx:
+                return await vfs.copy_in(ctx, parent, name, like, xattrs, {}, 0)
         made = 0
         async for slots, size in self._source.slots(ino, like):
-            await self._charge(slots)
-            if made:
-                await vfs.copy_in_more(made, slots, size)
-                await asyncio.sleep(0)
-            else:
-                made = await vfs.copy_in(_context(vfs), parent, name, like, xattrs, slots, size)
+            async with self._steps.step() as ctx:
+                await self._charge(slots)
+                if made:
+                    await vfs.copy_in_more(made, slots, size)
+                else:
+                    made = await vfs.copy_in(ctx, parent, name, like, xattrs, slots, size)
+            await asyncio.sleep(0)
         return made
 
     async def _charge(self, slots: Mapping[int, Slot]) -> None:
@@ -422,36 +449,37 @@ class _Copy:
 # ---------------------------------------------------------------- taking away
 
 
-async def _remove(vfs: Vfs, parent: int, name: bytes) -> None:
+async def _remove(steps: _Steps, parent: int, name: bytes) -> None:
     """Removes a name and all below it."""
+    vfs = steps.vfs
     stack: list[tuple[int, bytes]] = [(parent, name)]
     while stack:
         parent, name = stack[-1]
         entry = await vfs.lookup(parent, name)
         if not S_ISDIR(entry.inode.mode):
-            async with vfs.gate.passed():
-                await vfs.unlink(_context(vfs), parent, name)
+            async with steps.step() as ctx:
+                await vfs.unlink(ctx, parent, name)
             stack.pop()
             continue
         listed = (await vfs.metadata.run(engine.readdir, entry.ino, DOT_DOT_COOKIE, PAGE_ENTRIES)).value
         if not listed:
-            async with vfs.gate.passed():
-                await vfs.rmdir(_context(vfs), parent, name)
+            async with steps.step() as ctx:
+                await vfs.rmdir(ctx, parent, name)
             stack.pop()
         for item in listed:
             if item.file_type << 12 == 0o040000:
                 stack.append((entry.ino, item.name))
                 break
-            async with vfs.gate.passed():
-                await vfs.unlink(_context(vfs), entry.ino, item.name)
+            async with steps.step() as ctx:
+                await vfs.unlink(ctx, entry.ino, item.name)
         await asyncio.sleep(0)
 
 
-async def _remove_quietly(vfs: Vfs, parent: int, name: bytes) -> None:
+async def _remove_quietly(steps: _Steps, parent: int, name: bytes) -> None:
     """After a failure, which is told; what stays is removed by the next copy to that place."""
     try:
         async with asyncio.timeout(REMOVE_S):
-            await _remove(vfs, parent, name)
+            await _remove(steps, parent, name)
     except (RedfsError, TimeoutError) as error:
         if not isinstance(error, FsError) or error.errno != ENOENT:
-            log.warning("what was copied so far stays in %s as %s: %s", vfs.path_of(parent), _text(name), error)
+            log.warning("what was copied so far stays in %s as %s: %s", steps.vfs.path_of(parent), _text(name), error)

@@ -290,22 +290,19 @@ class Vfs:
     ) -> int:
         """Makes an inode that is like another one, at once with attributes and slots (see `make_copy`); its number.
 
-        The blocks that the slots name must stay stored until `committer.barrier` has returned. Passes the gate.
+        The blocks that the slots name must stay stored until `committer.barrier` has returned.
         """
-        async with self.gate.passed():
-            with self._taking_over(slots):
-                entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
-            if S_ISDIR(like.mode):
-                self.metadata.folder_is_new(entry.ino)
-            return entry.ino
+        with self._taking_over(slots):
+            entry = await self._make(engine.make_copy, ctx, parent, name, like, xattrs, slots, size)
+        if S_ISDIR(like.mode):
+            self.metadata.folder_is_new(entry.ino)
+        return entry.ino
 
     async def copy_in_more(self, ino: int, slots: Mapping[int, Slot], size: int) -> None:
-        """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed. Passes
-        the gate."""
-        async with self.gate.passed():
-            with self._taking_over(slots):
-                if await self._change(engine.record_data, ino, slots, size, None, None) is None:
-                    raise FsError(ENOENT, "a file was removed while it was copied")
+        """Adds slots to a file made by `copy_in`, and the size that they reach to. ENOENT where it was removed."""
+        with self._taking_over(slots):
+            if await self._change(engine.record_data, ino, slots, size, None, None) is None:
+                raise FsError(ENOENT, "a file was removed while it was copied")
 
     @contextmanager
     def _taking_over(self, slots: Mapping[int, Slot]) -> Iterator[None]:
@@ -695,7 +692,7 @@ class Vfs:
             del self._open[ino]
 
     def _nobody_follows(self) -> None:
-        self.fail(RolledBack(f"'{self.volume_name}' was rolled back: unmount and mount again"))
+        self.fail(RolledBack(f"'{self.volume_name}' was rolled back meanwhile: mount it again, or begin again"))
 
     # ------------------------------------------------------------ helpers
 

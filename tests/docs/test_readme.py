@@ -83,7 +83,7 @@ def test_the_readmes_commands_work_as_written(tmp_path: Path) -> None:
             ["bash", "-c", script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        for text in ("photos@before", "try-it", "degraded", "still here", "clean:"):
+        for text in ("photos@before", "try-it", "- license.txt", "degraded", "still here", "clean:"):
             assert text in done.stdout, text
     finally:
         pool.destroy()

@@ -31,14 +31,16 @@ def page(pool: RunningPool) -> Iterator[Page]:
         opened = launched.new_page(viewport={"width": 1280, "height": 800})
         opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
-        opened.on(
-            "console",
-            lambda said: said.type == "error" and "Failed to load" not in said.text and complaints.append(said.text),
-        )
+        opened.on("console", lambda said: complaints.extend(_complaint(said.type, said.text)))
         opened.goto(address)
         yield opened
         launched.close()
     assert complaints == []
+
+
+def _complaint(kind: str, text: str) -> list[str]:
+    """What the console of the browser says, where that is an error that the page did not expect."""
+    return [text] if kind == "error" and "Failed to load" not in text else []
 
 
 def node_id(pool: RunningPool, name: str) -> int:
@@ -112,6 +114,28 @@ def test_a_clone_and_a_deletion_by_the_page(pool: RunningPool, page: Page) -> No
     submit(page, "Deleted plants@cuttings")
     # A clone descends from it: it stays in the tree, black.
     expect(page.locator(".node.gone", has_text="cuttings")).to_be_visible()
+
+
+def test_a_mounted_volume_is_compared_and_rolled_back(pool: RunningPool, page: Page) -> None:
+    pool.redfs("volume", "create", "letters", "--protect", "mirror:2")
+    place = pool.mount("letters")
+    (place / "old").write_text("as it was\n")
+    pool.redfs("snapshot", "create", "letters@draft")
+    (place / "old").rename(place / "new")
+    (place / "more").write_text("something else\n")
+    pool.redfs("snapshot", "create", "letters@sent")
+    first, second = node_id(pool, "letters@draft"), node_id(pool, "letters@sent")
+    page.evaluate("(hash) => { location.hash = hash; }", f"#/tree/{second}?compare={first}")
+    expect(page.locator("[data-change=renamed]")).to_contain_text("/old→ /new")
+    expect(page.locator("[data-change=created]")).to_contain_text("/more")
+
+    open_form(page, pool, "letters", "rollback")
+    page.get_by_label("To the snapshot").select_option("letters@draft")
+    page.get_by_label("Name of that snapshot").fill("after-all")
+    submit(page, "letters is letters@draft again; what it held is letters@after-all")
+    wait_for(lambda: [entry.name for entry in place.iterdir()] == ["old"], "the mount shows what the snapshot holds")
+    assert (place / "old").read_text() == "as it was\n"
+    pool.umount(place)
 
 
 def test_a_console_that_comes_back_is_taken_up_again(pool: RunningPool, page: Page) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -193,3 +194,87 @@ def test_whatever_was_synced_is_in_the_kept_snapshot_or_in_the_volume(pool: Runn
     assert three[len(one) :][0] > two[-1] - 1
     assert live[len(one) :][0] > three[-1] - 1
     pool.umount(place)
+
+
+WORKER = """
+import errno, mmap, os, random, sys
+place, seed = sys.argv[1], int(sys.argv[2])
+dice = random.Random(seed)
+ALLOWED = {errno.ESTALE, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}
+print("begun", flush=True)
+while True:
+    path = f"{place}/d{dice.randrange(3)}/f{dice.randrange(6)}"
+    try:
+        what = dice.randrange(7)
+        if what == 0:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT)
+            os.write(fd, dice.randbytes(dice.choice((10, 5000, 200_000))))
+            os.fsync(fd)
+            os.close(fd)
+        elif what == 1:
+            os.unlink(path)
+        elif what == 2:
+            os.rename(path, f"{place}/d{dice.randrange(3)}/f{dice.randrange(6)}")
+        elif what == 3:
+            os.listdir(os.path.dirname(path))
+        elif what == 4:
+            with open(path, "rb") as file:
+                file.read()
+        elif what == 5:
+            fd = os.open(path, os.O_RDWR)
+            size = os.fstat(fd).st_size
+            if size > 4096:
+                with mmap.mmap(fd, 4096) as mapped:
+                    mapped[7] = 7
+            os.close(fd)
+        else:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+            os.write(fd, b"appended")
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in ALLOWED:
+            print(f"{what}: {error}", flush=True)
+            sys.exit(1)
+"""
+
+
+@pytest.mark.slow
+def test_programs_at_work_go_on_over_many_roll_backs(fresh_pool: Callable[[int], RunningPool]) -> None:
+    pool = fresh_pool(3)
+    pool.redfs("volume", "create", "stormy", "--protect", "ec:2+1")
+    place = pool.mount("stormy")
+    (place / "d0").mkdir()
+    (place / "d0" / "f0").write_bytes(b"first" * 10_000)
+    pool.redfs("snapshot", "create", "stormy@s0")
+    snapshots = ["stormy@s0"]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(place), str(seed)], stdout=subprocess.PIPE, text=True)
+        for seed in range(4)
+    ]
+    try:
+        with pool.api() as api:
+            for number in range(1, 13):
+                kept = api.roll_back(snapshots[number * 7 % len(snapshots)], keep=f"s{number}").kept
+                snapshots.append(kept.name)
+            # A mapping of a file that is empty now ends its program as everywhere.
+            ended = {worker.poll() for worker in workers} - {None, -signal.SIGBUS}
+            assert not ended, "a program met an error that it should not"
+            for worker in workers:
+                worker.kill()
+                worker.wait(60)
+            api.roll_back(snapshots[5], keep="last")
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate(timeout=60)
+    shown = content_of(place)
+    frozen = pool.mount(snapshots[5])
+    assert shown == content_of(frozen)
+    pool.umount(frozen)
+    pool.umount(place)
+    again = pool.mount("stormy")
+    assert content_of(again) == shown
+    pool.umount(again)
+    pool.wait_for_idle()
+    pool.assert_clean()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import stat
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from redfs.client.fs import copy_files as module
 from redfs.client.fs.config import FsConfig
 from redfs.client.fs.copier import Copier
 from redfs.client.fs.copy_files import SLOTS_AT_ONCE, temporary_name
+from redfs.client.fs.gate import Gate
 from redfs.core.errors import (
     AlreadyExists,
     Busy,
@@ -534,7 +536,7 @@ async def test_somebody_removes_what_is_being_copied() -> None:
     name = temporary_name(b"copy")
     group = vfs.metadata._folders[folder]
     await until(lambda: any(entry.name == name for b in group.buckets.values() if b for entry in b))
-    await module._remove(vfs, 1, b"folder")
+    await module._remove(module._Steps(vfs, VOLUME_NAME), 1, b"folder")
     with pytest.raises(NotFound):
         await copying
     await vfs.sync()
@@ -627,6 +629,21 @@ async def test_a_mount_that_ends_ends_its_copies() -> None:
     await world.mount.vfs.close()
     assert world.coordinator.tree() == {}
     world.coordinator.check()
+
+
+async def test_a_mount_that_ends_finishes_what_is_whole() -> None:
+    world = World(await some_source(small))
+    session, vfs = world.mount.session, world.mount.vfs
+    session.gate = asyncio.Event()
+    order = asyncio.ensure_future(world.copier.on_copy(VOLUME_ID, asked("/", "/copy")))
+    await until(lambda: bool(vfs.write_log.in_flight) and bool(world.copier._whole))
+    stopping = asyncio.ensure_future(world.copier.stop())
+    await turns()
+    session.gate.set()
+    await stopping
+    assert (await order).files == 6
+    assert not world.coordinator.views
+    assert below(world.tree, "/copy") == world.source_tree
 
 
 async def test_a_session_without_a_mount_finishes_what_it_began() -> None:
@@ -729,3 +746,50 @@ async def test_a_copy_waits_while_the_volume_is_rolled_back_and_is_not_mixed_int
     assert world.coordinator.views == {}
     await world.copy("/", "/copy")
     assert "/copy/f39" in world.coordinator.tree()
+
+
+@pytest.mark.parametrize("kept_after", [3, 20, 40, 66, 67])
+async def test_a_copy_never_goes_on_from_a_half_that_a_snapshot_kept(
+    kept_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot was taken in the middle of the copy that is under way, with all its inodes so far. The last step is
+    the 69th, the one that gives the copy its name."""
+
+    async def build(mount: Mount) -> None:
+        parent = 1
+        for number in range(60):
+            await mount.write_file(b"f%d" % number, b"%d" % number, parent)
+            if number % 20 == 10:
+                parent = (await mount.vfs.mkdir(mount.ctx, parent, b"d", 0o755)).ino
+
+    world = World(await some_source(build))
+    vfs = world.mount.vfs
+    await vfs.sync()
+    steps = 0
+    kept: MemoryView | None = None
+    plain = Gate.passed
+
+    @contextlib.asynccontextmanager
+    async def passed(gate: Gate) -> AsyncIterator[None]:
+        nonlocal steps, kept
+        steps += 1
+        if steps == kept_after:
+            await vfs.sync()
+            kept = world.coordinator.keep()
+        if steps == kept_after + 2 and kept is not None:
+            await vfs.sync()
+            order = world.coordinator.roll_back(kept)
+            await vfs.rebase(order.lineage, order.root)
+        async with plain(gate):
+            yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Gate, "passed", passed)
+        with pytest.raises(Unavailable, match="rolled back while it was copied"):
+            await world.copy("/", "/copy")
+    assert world.coordinator.lineage == 2
+    await vfs.sync()
+    assert "/copy" not in world.coordinator.tree()
+    await world.copy("/", "/copy")
+    assert below(world.tree, "/copy") == world.source_tree
+    assert [path for path in world.tree if path.count("/") == 1] == ["/copy"]

@@ -10,6 +10,7 @@ const BOTTOM = 20;
 const TOP = 6;
 const TICK_S = 60;
 const KEY_STEP_S = 5;
+const NARROW_PX = 380;
 /** Room for a tip at the pointer's side. */
 const TIP_PX = 170;
 
@@ -42,7 +43,9 @@ export class Chart {
     const x = (index) => LEFT + (index / WINDOW_S) * (this.width - LEFT - 1);
     const y = (value) => TOP + plotHeight * (1 - value / top);
     const index = this.pointed === null ? null : samples.length - 1 - this.pointed;
-    const ticks = Array.from({ length: WINDOW_S / TICK_S }, (_, i) => i * TICK_S);
+    const minutes = Array.from({ length: WINDOW_S / TICK_S }, (_, i) => i * TICK_S);
+    // The last minute's mark would stand in the "now" of a narrow chart.
+    const ticks = this.width < NARROW_PX ? minutes.slice(0, -1) : minutes;
     return h(
       "div",
       {

@@ -1,9 +1,8 @@
 // The operations that a node may offer, by the names of the server's `allowed`: what each is called, what it does in a
 // line, its picture, and the form behind it. A node shows those that its `allowed` names, in this order.
 
-import {
-  CloneForm, DeleteForm, MountForm, RenameForm, RestoreForm, RollBackForm, SettingsForm, SnapshotForm,
-} from "./operation_forms.js"; // prettier-ignore
+import { DeleteForm, RestoreForm, RollBackForm } from "./destructive_forms.js";
+import { CloneForm, MountForm, RenameForm, SettingsForm, SnapshotForm } from "./operation_forms.js";
 
 const LIVE = {
   snapshot: {

@@ -19,11 +19,11 @@ const MARGIN_WINDOWS = 0.5;
 export class TreeScene {
   constructor(svg) {
     this.svg = svg;
-    this.world = make("g", { class: "world" });
+    this.world = make("g", { class: "world", role: "presentation" });
     this.edges = make("path", { class: "edges" });
     this.dots = make("path", { class: "dots" });
     this.far = make("g", { class: "far" });
-    this.nodes = make("g", { class: "nodes" });
+    this.nodes = make("g", { class: "nodes", role: "presentation" });
     this.ring = make("rect", { class: "ring", rx: 12, hidden: "" });
     this.world.append(this.edges, this.dots, this.far, this.ring, this.nodes);
     svg.append(this.world);
