@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from redfs.client import receive as receive_module
+from redfs.client import send as send_module
 from redfs.client.receive import SUFFIX, receive
 from redfs.client.send import send
 from redfs.core.errors import AlreadyExists, Busy, Corrupt, InvalidArgument, NotAllowed, NotFound
@@ -174,12 +176,10 @@ def test_everything_arrives_whole_and_then_step_by_step(pool: RunningPool, other
         assert seen(other, "copy") == truth
     kept_open.close()
     pool.umount(place)
-    # The received volume goes on by itself: new files get numbers that the stream did not bring.
-    own = other.mount("copy")
-    before = {path.lstat().st_ino for path in own.rglob("*")}
-    (own / "own").write_bytes(b"own")
-    assert (own / "own").stat().st_ino not in before
-    other.umount(own)
+    # Nothing of what was deleted or cut off on the way is kept: step by step holds what a whole stream holds.
+    take(other, "fresh", stream_of(pool, "photos@3"))
+    held = {name: info(other, name).usage.logical_bytes for name in ("fresh@3", "copy@3")}
+    assert held["fresh@3"] == held["copy@3"] > 0
     other.assert_clean()
     # Skipping a step works too: the base only has to be there.
     skipped = stream_of(pool, "photos@3", "photos@0")
@@ -204,7 +204,12 @@ def test_a_stream_into_the_same_pool_stores_nothing_anew(pool: RunningPool) -> N
     pool.assert_clean()
 
 
-def test_a_cut_or_damaged_stream_leaves_nothing(pool: RunningPool, other: RunningPool) -> None:
+def test_a_cut_or_damaged_stream_leaves_nothing(
+    pool: RunningPool, other: RunningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Many commits before the damage is seen.
+    monkeypatch.setattr(send_module, "MAX_GROUP_ROWS", 10)
+    monkeypatch.setattr(receive_module, "GROUPS_AHEAD", 0)
     pool.redfs("volume", "create", "v", "--protect", "mirror:2")
     place = pool.mount("v")
     fill(place, 9)
@@ -336,6 +341,13 @@ def test_the_command_line_pipes_one_into_the_other(pool: RunningPool, other: Run
             text=True, check=True, cwd="/",
         )  # fmt: skip
     assert '"snapshot": "c@0"' in got.stdout
+    # New files get numbers that the stream did not bring.
+    own = other.mount("c")
+    (own / "own").write_bytes(b"own")
+    assert (own / "own").stat().st_ino != (own / "a").stat().st_ino
+    assert (own / "a").read_bytes() == b"a" * 300_000
+    other.umount(own)
+    other.assert_clean()
     # The mount is flushed for the comparison.
     assert pool.redfs("diff", "c@0", "c").splitlines() == ["R a -> b\\x5c", "+ new"]
     pool.umount(place)
