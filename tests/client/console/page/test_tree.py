@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.client.console.page.conftest import Open, Visit
+from tests.client.console.page.conftest import Open, Visit, until
 from tests.client.console.page.fake_pool import FakePool, large_pool, small_pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -201,7 +201,7 @@ class TestManyNodes:
         expect(page.locator(".node").first).to_be_visible()
         before = set(page.locator(".node").evaluate_all("all => all.map((one) => one.id)"))
         page.evaluate(f"{SCENE}.moveTo({{ x: 0, y: -6000, scale: 0.9 }})")
-        page.wait_for_function(f"{SCENE}.covered.y1 > 3000")
+        until(page, f"{SCENE}.covered.y1 > 3000")
         after = set(page.locator(".node").evaluate_all("all => all.map((one) => one.id)"))
         assert after
         assert not before & after
@@ -270,13 +270,13 @@ class TestMoving:
         page.mouse.move(500, 400)
         before = self.view(visit)
         page.mouse.wheel(30, 50)
-        page.wait_for_function(f"{SCENE}.view.y < {before['y']}")
+        until(page, f"{SCENE}.view.y < {before['y']}")
         moved = self.view(visit)
         assert (moved["x"] - before["x"], moved["y"] - before["y"]) == (-30, -50)
         page.keyboard.down("Control")
         page.mouse.wheel(0, -120)
         page.keyboard.up("Control")
-        page.wait_for_function(f"{SCENE}.view.scale > {before['scale']}")
+        until(page, f"{SCENE}.view.scale > {before['scale']}")
         zoomed = self.view(visit)
         top = page.locator("svg.tree").bounding_box()
         assert top is not None
