@@ -200,6 +200,7 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         charged_bytes=status.totals.charged_bytes,
         volumes=status.volumes,
         sessions=status.sessions,
+        mounts=status.mounts,
         jobs=[to_job(job) for job in status.jobs],
         uptime_s=status.uptime_s,
         shards_to_delete=status.shards_to_delete,

@@ -12,9 +12,11 @@ from redfs.coordinator.jobs import ShownJob, shown_jobs
 from redfs.core.kv import ReadKv
 from redfs.core.policy import Policy
 from redfs.core.tables import (
+    ALL_U64,
     DAMAGE,
     DOOMED,
     META,
+    MOUNTS,
     STATS_KEY,
     StatsRow,
     VolumeKind,
@@ -39,6 +41,7 @@ class Status(NamedTuple):
     totals: StatsRow
     volumes: int
     sessions: int
+    mounts: int
     jobs: list[ShownJob]
     shards_to_delete: int
     uptime_s: float
@@ -69,10 +72,13 @@ def pool_status(coordinator: Coordinator) -> Status:
             if doomed >= MAX_COUNTED_ROWS:
                 break
         totals = read_totals(kv)
+        mounts = sum(1 for _ in kv.scan(MOUNTS, b"", ALL_U64 * 2))
     health = "failed" if failed else "degraded" if problems else "ok"
     uptime_s = coordinator.env.clock.monotonic() - coordinator.started_s
     sessions = coordinator.leases.count()
-    return Status(coordinator.pool_id, health, problems, nodes, totals, volumes, sessions, jobs, doomed, uptime_s)
+    return Status(
+        coordinator.pool_id, health, problems, nodes, totals, volumes, sessions, mounts, jobs, doomed, uptime_s
+    )
 
 
 def node_problems(nodes: list[NodeView], policies: list[Policy]) -> tuple[list[str], bool]:

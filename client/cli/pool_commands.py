@@ -146,7 +146,7 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
     style = HEALTH_STYLES.get(state.health, "red")
     head = Text.assemble(("● ", style), (state.health, f"bold {style}"))
     head.append(f"   {state.nodes_up} of {output.count(state.nodes_total, 'node')} up")
-    head.append(f", {output.count(state.sessions, 'mount')}, up for {output.duration(state.uptime_s)}", "dim")
+    head.append(f", {output.count(state.mounts, 'mount')}, up for {output.duration(state.uptime_s)}", "dim")
     out.print(head)
     for problem in state.problems:
         out.print(Text(f"  {problem}", style=style))

@@ -877,7 +877,7 @@ class Empty(_message.Message):
     def __init__(self) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests", "figures", "charged_bytes")
+    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests", "figures", "charged_bytes", "mounts")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
@@ -903,6 +903,7 @@ class PoolStatus(_message.Message):
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     CHARGED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MOUNTS_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     health: str
     problems: _containers.RepeatedScalarFieldContainer[str]
@@ -928,7 +929,8 @@ class PoolStatus(_message.Message):
     requests: int
     figures: Figures
     charged_bytes: int
-    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., charged_bytes: _Optional[int] = ...) -> None: ...
+    mounts: int
+    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., charged_bytes: _Optional[int] = ..., mounts: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "kind", "state", "subject", "done", "done_bytes", "total_bytes", "rate", "left_s", "started_ns", "volume_id", "allowed")

@@ -253,6 +253,9 @@ async def test_a_volume_from_creation_to_deletion(tmp_path: Path) -> None:
         assert 0 < space.free_bytes <= space.total_bytes
         shown = await w.stub.ListVolumes(pb.Empty())
         assert [(v.name, list(v.mounts)) for v in shown.volumes] == [("zero", []), ("v", ["test:1:/mnt"])]
+        await stream.call(attach=pb.Attach(name="v", view=True))
+        status = await w.stub.GetStatus(pb.Empty())
+        assert (status.mounts, status.sessions) == (1, 1), "a view is no mount"
         assert isinstance(await error_of(w.stub.DeleteVolume(pb.VolumeDelete(name="v"))), Busy)
         await stream.call(close=pb.Close())
         await stream.ended()

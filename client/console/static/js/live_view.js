@@ -70,7 +70,7 @@ export class LiveView {
           "div",
           { class: "view-head" },
           h("h1", {}, "Live"),
-          status && h("span", { class: "quiet" }, `All mounts together, last five minutes · ${status.sessions} ${status.sessions === 1 ? "mount" : "mounts"} and other sessions`),
+          status && h("span", { class: "quiet" }, `All mounts together, last five minutes · ${status.mounts} ${status.mounts === 1 ? "mount" : "mounts"}`),
         ),
         h(
           "div",
