@@ -167,7 +167,7 @@ def test_nothing_fails_and_nothing_is_lost(fresh_pool: Callable[[int], RunningPo
         for name, content in program.content.items():
             assert (folder / name).read_bytes() == content, f"{folder / name} has other bytes"
     pool.umount(place)
-    # A shard that reached its node after the order to delete it goes at the node's next inventory: at its start, hourly.
+    # A shard that reached its node after the order to delete it goes at the next inventory: at the start, and hourly.
     pool.redfs("down")
     pool.up()
     pool.wait_for_nodes(NODES)

@@ -348,7 +348,8 @@ class FakePool:
             "problems": self.problems, "nodes_up": len(up), "nodes_total": len(self.nodes), **total,
             "logical_bytes": 212 * GIB, "unique_bytes": 131 * GIB, "stored_bytes": 88 * GIB,
             "segment_bytes": 132 * GIB, "charged_bytes": 140 * GIB, "blocks": 1_200_000, "segments": 16_000,
-            "volumes": len(self.volumes), "sessions": 3, "mounts": 3, "jobs": self.jobs, "uptime_s": 9000.0, "shards_to_delete": 0,
+            "volumes": len(self.volumes), "sessions": 3, "mounts": 3, "jobs": self.jobs,
+            "uptime_s": 9000.0, "shards_to_delete": 0,
             "commits": 4242, "transactions": 900, "damage_reports": 0, "requests": 123_456, "figures": {},
         }  # fmt: skip
 
