@@ -82,7 +82,7 @@ def to_listed(row: VolumeRow) -> pb.Volume:
     )
 
 
-def to_node(node: NodeView) -> pb.Node:
+def to_node(node: NodeView, damaged_shards: int = 0, missing_shards: int = 0) -> pb.Node:
     report = node.report
     return pb.Node(
         node_id=node.node_id,
@@ -97,6 +97,9 @@ def to_node(node: NodeView) -> pb.Node:
         last_seen_s=node.seen_ago_s,
         data_folder=node.row.data_folder,
         generation=node.row.generation,
+        damaged_shards=damaged_shards,
+        missing_shards=missing_shards,
+        disk_failed=node.row.failed,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
 from redfs.coordinator.coordinator import Command, Coordinator
+from redfs.coordinator.status import count_damage
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.usage import usage_of
 from redfs.coordinator.volumes import all_mounts, mounts_of
@@ -320,6 +321,16 @@ class Requests:
 def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
     """All nodes as they are now."""
     return pb.ListNodesReply(nodes=[convert.to_node(node) for node in coordinator.cluster.view()])
+
+
+def node_list_for_people(coordinator: Coordinator) -> pb.ListNodesReply:
+    """The same, with what is wrong on each."""
+    with coordinator.read() as kv:
+        damage = count_damage(kv)
+    nodes = coordinator.cluster.view()
+    return pb.ListNodesReply(
+        nodes=[convert.to_node(n, damage[n.node_id, False], damage[n.node_id, True]) for n in nodes]
+    )
 
 
 def show_volume(

@@ -227,7 +227,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     # -- the pool
 
     async def GetNodes(self, _: pb.Empty, context: Any) -> pb.ListNodesReply:  # noqa: N802
-        return requests.node_list(self._coordinator)
+        return await _answer(context, self._shell.read(lambda: requests.node_list_for_people(self._coordinator)))
 
     async def GetStatus(self, _: pb.Empty, context: Any) -> pb.PoolStatus:  # noqa: N802
         status = await _answer(context, self._shell.read(lambda: pool_status(self._coordinator)))

@@ -125,13 +125,18 @@ def _age(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-def _damage_problems(kv: ReadKv) -> list[str]:
+def count_damage(kv: ReadKv) -> Counter[tuple[int, bool]]:
+    """(node, whether it misses them) -> shards reported as damaged, or missing."""
     damaged: Counter[tuple[int, bool]] = Counter()
     for _, raw in kv.scan(DAMAGE, b"", b"\xff" * 11):
         row = decode_damage(raw)
         damaged[row.node_id, row.missing] += 1
+    return damaged
+
+
+def _damage_problems(kv: ReadKv) -> list[str]:
     return [
         f"node {node_id} {'misses' if missing else 'has'} {count} {'' if missing else 'damaged '}"
         f"shard{'' if count == 1 else 's'}: their data is read from the other nodes"
-        for (node_id, missing), count in sorted(damaged.items())
+        for (node_id, missing), count in sorted(count_damage(kv).items())
     ]

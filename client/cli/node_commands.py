@@ -22,7 +22,7 @@ def list_nodes() -> None:
         nodes = pool.nodes()
 
     def human() -> None:
-        columns = ("NODE", "STATE", "USED", "FREE", "CAPACITY", "SHARDS", "ADDRESS", "FOLDER")
+        columns = ("NODE", "STATE", "USED", "FREE", "CAPACITY", "SHARDS", "ERRORS", "ADDRESS", "FOLDER")
         output.print_table(columns, node_rows(nodes), right=("NODE", "USED", "FREE", "CAPACITY", "SHARDS"))
 
     chosen.emit([output.message_data(found) for found in nodes], human)

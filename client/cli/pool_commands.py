@@ -155,7 +155,7 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
     if nodes:
         out.print()
         output.print_table(
-            ("NODE", "STATE", "USED", "FREE", "CAPACITY", "SHARDS", "ADDRESS", "FOLDER"),
+            ("NODE", "STATE", "USED", "FREE", "CAPACITY", "SHARDS", "ERRORS", "ADDRESS", "FOLDER"),
             node_rows(nodes),
             right=("NODE", "USED", "FREE", "CAPACITY", "SHARDS"),
             indent=2,
@@ -188,6 +188,14 @@ def _space_rows(state: pb.PoolStatus) -> list[tuple[str, str, str]]:
     ]
 
 
+def node_errors(node: pb.Node) -> str:
+    """What is wrong with a node's disk and shards, or nothing."""
+    said = ["disk failed"] if node.disk_failed else []
+    said += [f"{node.damaged_shards:,} damaged"] if node.damaged_shards else []
+    said += [f"{node.missing_shards:,} missing"] if node.missing_shards else []
+    return ", ".join(said)
+
+
 def node_rows(nodes: list[pb.Node]) -> list[tuple[str | tuple[str, str], ...]]:
     """The nodes' table, used by `status` and `node ls`."""
     rows: list[tuple[str | tuple[str, str], ...]] = []
@@ -202,6 +210,7 @@ def node_rows(nodes: list[pb.Node]) -> list[tuple[str | tuple[str, str], ...]]:
                 output.size(node.free_bytes),
                 output.size(node.capacity_bytes),
                 f"{node.shards:,}",
+                (node_errors(node), "red"),
                 node.address,
                 output.short_path(node.data_folder),
             )

@@ -29,7 +29,7 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., missing_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation")
+    __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation", "damaged_shards", "missing_shards", "disk_failed")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,9 @@ class Node(_message.Message):
     LAST_SEEN_S_FIELD_NUMBER: _ClassVar[int]
     DATA_FOLDER_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_SHARDS_FIELD_NUMBER: _ClassVar[int]
+    MISSING_SHARDS_FIELD_NUMBER: _ClassVar[int]
+    DISK_FAILED_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     address: str
     state: str
@@ -54,7 +57,10 @@ class Node(_message.Message):
     last_seen_s: float
     data_folder: str
     generation: int
-    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., domain: _Optional[str] = ..., last_seen_s: _Optional[float] = ..., data_folder: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    damaged_shards: int
+    missing_shards: int
+    disk_failed: bool
+    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., domain: _Optional[str] = ..., last_seen_s: _Optional[float] = ..., data_folder: _Optional[str] = ..., generation: _Optional[int] = ..., damaged_shards: _Optional[int] = ..., missing_shards: _Optional[int] = ..., disk_failed: _Optional[bool] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("segment_id", "k", "m", "shard_bytes", "nodes")

@@ -9,6 +9,7 @@ import pytest
 from redfs.coordinator import commits, nodes, reads, segments, sessions, volumes
 from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
 from redfs.coordinator.reads import reader_of
+from redfs.coordinator.requests import node_list_for_people
 from redfs.coordinator.status import pool_status
 from redfs.core.errors import (
     AlreadyExists,
@@ -23,7 +24,17 @@ from redfs.core.errors import (
 )
 from redfs.core.policy import Layout
 from redfs.core.records import SLOT_BYTES, Kind, Orphan, Piece, encode_orphan, inode_key, orphan_key, slot_key
-from redfs.core.tables import DOOMED, JOBS, OPEN_SEGMENTS, SEGMENTS, VolumeState, split_doomed_key
+from redfs.core.tables import (
+    DOOMED,
+    JOBS,
+    OPEN_SEGMENTS,
+    SEGMENTS,
+    VolumeState,
+    decode_segment,
+    decode_u64,
+    split_doomed_key,
+    u64_key,
+)
 from redfs.core.volume_tree import ReadTree
 from tests.coordinator.harness import GIB, SHARD_BYTES, Client, NewBlock, Pool, fingerprint, slot_record
 
@@ -739,3 +750,17 @@ def test_a_refused_command_spoils_nothing_of_its_batch() -> None:
     assert pool.problems() == []
     with pool.coordinator.read() as kv:
         assert kv.first(OPEN_SEGMENTS, b"", b"\xff" * 20) is None
+
+
+def test_nodes_tell_what_is_wrong_on_them() -> None:
+    pool = Pool(6)
+    pool.create("v", "ec:4+2")
+    client = Client(pool, "v")
+    client.write({(10, 0): "a"})
+    with pool.coordinator.read() as kv:
+        segment_id = decode_u64(next(kv.scan(SEGMENTS, b"", b"\xff" * 9))[0])
+        node = decode_segment(kv.get(SEGMENTS, u64_key(segment_id)) or b"").nodes[1]
+    pool.coordinator.execute(lambda txn: nodes.report_damage(txn, segment_id, 1, "checksum"))
+    shown = {n.node_id: n for n in node_list_for_people(pool.coordinator).nodes}
+    assert (shown[node].damaged_shards, shown[node].missing_shards, shown[node].disk_failed) == (1, 0, False)
+    assert sum(n.damaged_shards for n in shown.values()) == 1

@@ -256,3 +256,11 @@ def test_what_deleting_would_free(redfs: CommandLine, coordinator: FakeCoordinat
     ]  # fmt: skip
     assert redfs("--json", "volume", "freed", "photos").json()["stored_bytes"] == 1 << 20
     assert redfs("volume", "freed", "photos", "nothing").code == 3
+
+
+def test_status_tells_what_is_wrong_on_a_node(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
+    assert "damaged" not in redfs("status").out
+    coordinator.nodes[0].damaged_shards, coordinator.nodes[0].missing_shards = 2, 1
+    coordinator.nodes[0].disk_failed = True
+    assert "disk failed, 2 damaged, 1 missing" in redfs("status").out
+    assert "disk failed, 2 damaged, 1 missing" in redfs("node", "ls").out

@@ -55,6 +55,11 @@ export class NodesView {
   }
 }
 
+function errorsOf(node) {
+  const said = [node.disk_failed && "the disk failed", node.damaged_shards && `${count(node.damaged_shards, "damaged shard")}`, node.missing_shards && `${count(node.missing_shards, "missing shard")}`].filter(Boolean);
+  return said.length ? h("span", { class: "wrong" }, said.join(", ")) : "none";
+}
+
 function nodeCard(node) {
   const used = node.capacity_bytes ? node.used_bytes / node.capacity_bytes : 0;
   // What the list said, and the time since it was fetched.
@@ -80,6 +85,7 @@ function nodeCard(node) {
       "dl",
       { class: "facts" },
       fact("Shards", h("span", { class: "num" }, number(node.shards))),
+      fact("Errors", errorsOf(node)),
       fact("Backing files", h("span", { class: "num" }, number(node.backing_files))),
       fact("Address", h("span", { class: "mono" }, node.address)),
       fact("Domain", node.domain),

@@ -63,6 +63,7 @@ class FakePool:
         return {
             "node_id": number, "address": f"10.0.0.{number}:7410", "state": "up", "capacity_bytes": 64 * GIB,
             "used_bytes": used, "free_bytes": 64 * GIB - used, "shards": 4200 + 37 * number,
+            "damaged_shards": 0, "missing_shards": 0, "disk_failed": False,
             "backing_files": 11 + number,
             "domain": f"rack-{(number + 1) // 2}", "last_seen_s": 0.8, "data_folder": f"/srv/disk-{number}",
             "generation": 3,

@@ -22,6 +22,7 @@ VIEWS = {"tree": ".node", "browse": "button.file", "nodes": ".node-card", "jobs"
 def busy_pool() -> FakePool:
     pool = small_pool()
     pool.add_job("release, deleted", 0.37)
+    pool.nodes[1].update(damaged_shards=1, missing_shards=12)
     pool.nodes[2].update(state="down", last_seen_s=754.0)
     pool.problems = ["node 3 (10.0.0.3:7410) is down: 212 segments have lost one shard"]
     return pool
@@ -38,6 +39,8 @@ class TestNodes:
         first = cards.first
         for text in ("14 GiB used", "50 GiB free of 64 GiB", "4,237", "12", "10.0.0.1:7410", "rack-1", "/srv/disk-1"):
             expect(first).to_contain_text(text)
+        expect(first).to_contain_text("Errorsnone")
+        expect(cards.nth(1)).to_contain_text("Errors1 damaged shard, 12 missing shards")
         expect(page.locator(".health")).to_contain_text("Degraded")
 
     def test_a_node_that_comes_back_shows_by_push(self, open_page: Open) -> None:
