@@ -10,6 +10,7 @@
 | `tree_program.py` | one program in a folder: chooses, carries out, compares |
 | `file_program.py` | one program on one file: reads, writes, maps, truncates |
 | `crew.py` | the programs as processes, in rounds |
+| `run.py` | one run of them all |
 | `faults.py` | what happens to the pool between rounds and in them |
 
 What is not compared, because file systems may differ there: sizes of folders, blocks used, the order of names, access

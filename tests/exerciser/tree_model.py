@@ -70,7 +70,7 @@ class TreeModel:
     """The tree below one folder, and what is open in it: (hand, slot) -> file."""
 
     def __init__(self, begin_ns: int, end_ns: int) -> None:
-        self._numbers = 0
+        self.numbers = 0
         self._now: Range = (begin_ns - CLOCK_LAG_NS, end_ns)
         self._hand = 0
         self.top = self._node("folder", 0o755)
@@ -391,8 +391,8 @@ class TreeModel:
     # ------------------------------------------------------------ changing
 
     def _node(self, kind: str, mode: int) -> Node:
-        self._numbers += 1
-        return Node(self._numbers, kind, mode, os.geteuid(), os.getegid(), self._now, self._now, self._now)
+        self.numbers += 1
+        return Node(self.numbers, kind, mode, os.geteuid(), os.getegid(), self._now, self._now, self._now)
 
     def _add(self, folder: Node, name: bytes, node: Node) -> Node:
         """A new node."""

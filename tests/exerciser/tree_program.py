@@ -35,7 +35,7 @@ class Hands(Protocol):
 
 
 class Side:
-    """A folder where everything is done, by some hands."""
+    """A folder where everything is done, by as many hands as operations name."""
 
     def __init__(self, name: str, folder: Path, hands: Sequence[Hands] = ()) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Side:
 
     def do(self, operation: Operation) -> Result:
         """Carries one operation out."""
-        return self._hands[operation.hand % len(self._hands)].do(operation)
+        return self._hands[operation.hand].do(operation)
 
     def compare(self, expected: Result, got: Result) -> str:
         """What differs, also in the inode's number; empty where nothing does."""
@@ -75,6 +75,10 @@ class Side:
         """Keeps a copy to go back to."""
         shutil.rmtree(self.saved_as(), ignore_errors=True)
         subprocess.run(["cp", "-a", "--", str(self.folder), str(self.saved_as())], check=True)
+
+    def forget(self, above: int) -> None:
+        """Forgets the inodes of nodes that are not there any more; others will have their numbers in the model."""
+        self._inodes = {node: inode for node, inode in self._inodes.items() if node <= above}
 
     def restore(self) -> None:
         """Goes back to the copy, in which the times of change are those of copying."""
@@ -140,6 +144,7 @@ class TreeProgram:
         """Goes back: the volume was rolled back. Nothing may be open."""
         self._model = self._saved.copied()
         self._choice.model = self._model
+        self._mount.forget(self._model.numbers)
         if self._reference is not None:
             self._reference.restore()
 
