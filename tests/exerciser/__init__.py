@@ -14,6 +14,6 @@
 | `faults.py` | what happens to the pool between rounds and in them |
 
 What is not compared, because file systems may differ there: sizes of folders, blocks used, the order of names, access
-times that reading changes, the numbers of statfs, and whether setting a file to the size that it has, or an attribute to the value that it has, changes times.
-Everything runs as root: who may do what is the business of other tests.
+times that reading changes, the numbers of statfs, and whether setting a file to the size that it has, or an attribute
+to the value that it has, changes times. Everything runs as root: who may do what is the business of other tests.
 """

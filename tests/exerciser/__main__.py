@@ -1,9 +1,9 @@
 """The exerciser by hand: `python -m tests.exerciser --folder DIR --seconds 600 --seed 1`.
 
-`--folder` names an empty folder in a mount; given twice, the second is the same folder on another host. With `--pool` and
-`--volume` the folder is the volume's own mount, and nodes are killed, the volume is remounted and rolled back meanwhile.
-A difference ends the run with exit code 1 and says program, step and seed; `--only PROGRAM --operations STEP` goes there
-again without the other programs.
+`--folder` names an empty folder in a mount; given twice, the second is the same folder on another host. With `--pool`
+and `--volume` the folder is the volume's own mount, and nodes are killed, the volume is remounted and rolled back
+meanwhile. A difference ends the run with exit code 1 and says program, step and seed; `--only PROGRAM --operations
+STEP` goes there again without the other programs.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ TIMES_NS = (0, 1, 999_999_999, 10**18 + 7, 1_700_000_000_123_456_789)
 ACCESS = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR, os.O_RDWR | os.O_APPEND, os.O_WRONLY | os.O_APPEND)
 WEIGHTS = {
     "open": 14, "close": 8, "read": 12, "write": 16, "ftruncate": 3, "fsync": 2, "fstat": 4, "fchmod": 1,
-    "mkdir": 7, "mkfifo": 1, "symlink": 4, "link": 5, "unlink": 6, "rmdir": 4, "rename": 12, "readlink": 2, "readdir": 5,
-    "stat": 5, "lstat": 6, "statfs": 1, "chmod": 3, "chown": 3, "utimens": 3, "truncate": 3,
+    "mkdir": 7, "mkfifo": 1, "symlink": 4, "link": 5, "unlink": 6, "rmdir": 4, "rename": 12, "readlink": 2,
+    "readdir": 5, "stat": 5, "lstat": 6, "statfs": 1, "chmod": 3, "chown": 3, "utimens": 3, "truncate": 3,
     "setxattr": 4, "getxattr": 3, "listxattr": 2, "removexattr": 2, "fsync_folder": 1,
 }  # fmt: skip
 

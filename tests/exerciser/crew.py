@@ -116,7 +116,11 @@ def _serve_hand(pipe: Connection, folder: Path) -> None:
             operation = pipe.recv()
         except EOFError:
             return
-        pipe.send(hand.close_all() if operation is None else hand.do(operation))
+        if operation is None:
+            hand.close_all()
+            pipe.send(None)
+        else:
+            pipe.send(hand.do(operation))
 
 
 def _serve_program(pipe: Connection, plan: Plan) -> None:

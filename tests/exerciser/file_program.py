@@ -41,6 +41,7 @@ class FileProgram:
         self._last: deque[str] = deque(maxlen=REMEMBERED)
         self._buffer = mmap.mmap(-1, MAX_FILE_BYTES)  # page-aligned memory, as O_DIRECT wants it
         self._plain = self._appending = self._direct = -1
+        path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
 
@@ -97,9 +98,12 @@ class FileProgram:
         if got == expected:
             return
         size = len(self._data)
-        at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got))
+        )
         raise Different(
-            f"step {self.steps}: {how} of {length} bytes at {offset} in {size}: {len(got)} bytes, expected {len(expected)}; "
+            f"step {self.steps}: {how} of {length} bytes at {offset} in {size}: "
+            f"{len(got)} bytes, expected {len(expected)}; "
             f"first other byte at {offset + at}: {got[at : at + 16].hex()}, expected {expected[at : at + 16].hex()}\n"
             "  the last operations:\n    " + "\n    ".join(self._last)
         )

@@ -58,4 +58,3 @@ def run(
         crew.all("verify")
         crew.all("close_all")
         return Outcome(sum(crew.steps.values()), time.monotonic() - begin, faults.made if faults else ())
-

@@ -482,7 +482,9 @@ def _told(result: Result) -> str:
 
 def _bytes_difference(expected: Any, got: Any) -> str:
     if isinstance(expected, bytes) and isinstance(got, bytes):
-        at = next((i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b), min(len(expected), len(got))
+        )
         return (
             f"{len(expected)} bytes expected, got {len(got)}; first other byte at {at}: "
             f"expected {expected[at : at + 16].hex()}, got {got[at : at + 16].hex()}"

@@ -64,7 +64,7 @@ class Side:
     def begin(self) -> None:
         """An empty folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(mode=0o755)
+        self.folder.mkdir(mode=0o755, parents=True)
         self.folder.chmod(0o755)
 
     def saved_as(self) -> Path:
@@ -135,7 +135,7 @@ class TreeProgram:
         self._model.opened.clear()
 
     def save(self) -> None:
-        """Remembers everything as it is: the volume is kept in a snapshot."""
+        """Remembers everything as it is: the volume is kept in a snapshot. After `verify`: copying reads everything."""
         self._saved = self._model.copied()
         if self._reference is not None:
             self._reference.save()
@@ -157,4 +157,6 @@ class TreeProgram:
             found = side.compare(expected, result)
             if found:
                 told = "\n    ".join(self._last)
-                raise Different(f"step {self.steps}, on {side.name}: {operation}: {found}\n  the last operations:\n    {told}")
+                raise Different(
+                    f"step {self.steps}, on {side.name}: {operation}: {found}\n  the last operations:\n    {told}"
+                )
