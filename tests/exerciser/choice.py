@@ -31,7 +31,23 @@ WEIGHTS = {
     "mkdir": 7, "mkfifo": 1, "symlink": 4, "link": 5, "unlink": 6, "rmdir": 4, "rename": 12, "readlink": 2,
     "readdir": 5, "stat": 5, "lstat": 6, "statfs": 1, "chmod": 3, "chown": 3, "utimens": 3, "truncate": 3,
     "setxattr": 4, "getxattr": 3, "listxattr": 2, "removexattr": 2, "fsync_folder": 1,
+    "readdir_open": 3, "mkdir_at": 3, "unlink_at": 2, "stat_at": 3,
 }  # fmt: skip
+ON_SLOTS = frozenset(
+    (
+        "close",
+        "read",
+        "write",
+        "ftruncate",
+        "fsync",
+        "fstat",
+        "fchmod",
+        "readdir_open",
+        "mkdir_at",
+        "unlink_at",
+        "stat_at",
+    )
+)
 
 
 class Choice:
@@ -48,7 +64,7 @@ class Choice:
         paths = list(self.model.walk())
         while True:
             name = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            if name in ("open", "mkdir", "symlink", "mkfifo", "link") and len(paths) > MAX_NODES:
+            if name in ("open", "mkdir_at", "mkdir", "symlink", "mkfifo", "link") and len(paths) > MAX_NODES:
                 name = rng.choice(("unlink", "rmdir", "rename"))
             hand = rng.randrange(self._hands)
             arguments = self._arguments(name, paths, hand)
@@ -58,7 +74,7 @@ class Choice:
     def _arguments(self, name: str, paths: list[tuple[bytes, Node]], hand: int) -> tuple[object, ...] | None:
         """The operation's arguments; None where it cannot be done now."""
         rng = self._random
-        if name in ("close", "read", "write", "ftruncate", "fsync", "fstat", "fchmod"):
+        if name in ON_SLOTS:
             slots = [slot for at, slot in self.model.opened if at == hand]
             return self._on_slot(name, rng.choice(slots), hand) if slots else None
         if name == "open":
@@ -90,6 +106,11 @@ class Choice:
         size = len(node.data)
         if name in ("write", "ftruncate") and node.kind == "folder":
             return None
+        if name == "readdir_open":
+            # Of what is no folder, listing would close the descriptor (Python 3.11).
+            return (slot,) if node.kind == "folder" else None
+        if name in ("mkdir_at", "unlink_at", "stat_at"):
+            return slot, rng.choice(NAMES)
         if name == "read":
             return slot, rng.randrange(size + 100), rng.choice(LENGTHS)
         if name == "write":
@@ -114,6 +135,8 @@ class Choice:
         if rng.random() < 0.1:
             flags |= os.O_NOFOLLOW
         path = self._new_path(paths) if creates else self._path(paths)
+        if rng.random() < 0.12:
+            path, flags = self._folder(paths), os.O_RDONLY
         if self.model.kind_at(path) == "fifo":
             return None  # opening one waits, or not, for another program: pipes are the kernel's
         return free[0], path, flags, rng.choice((0o644, 0o600, 0o755))

@@ -65,6 +65,11 @@ class FileProgram:
             with mmap.mmap(self._plain, len(self._data), prot=mmap.PROT_READ) as view:
                 self._same("map", 0, view[:], len(self._data))
 
+    def sync(self) -> None:
+        """Makes everything durable."""
+        self._open()
+        os.fsync(self._plain)
+
     def close_all(self) -> None:
         """Closes the file."""
         for descriptor in (self._plain, self._appending, self._direct):

@@ -137,6 +137,18 @@ class Hand:
     def fchmod(self, slot: int, mode: int) -> None:
         os.fchmod(self._open[slot], mode)
 
+    def readdir_open(self, slot: int) -> list[bytes]:
+        return sorted(os.fsencode(name) for name in os.listdir(self._open[slot]))
+
+    def mkdir_at(self, slot: int, name: bytes) -> None:
+        os.mkdir(name, 0o755, dir_fd=self._open[slot])
+
+    def unlink_at(self, slot: int, name: bytes) -> None:
+        os.unlink(name, dir_fd=self._open[slot])
+
+    def stat_at(self, slot: int, name: bytes) -> Shown:
+        return shown(os.stat(name, dir_fd=self._open[slot], follow_symlinks=False))
+
     # ------------------------------------------------------------ names
 
     def mkdir(self, path: bytes, mode: int) -> None:

@@ -46,9 +46,7 @@ def run(
             crew.all("verify")
             if faults:
                 crew.all("close_all")
-                follow = faults.between()
-                if follow:
-                    crew.all(follow)
+                faults.between(crew)
                 crew.all("verify")
             met = f", {faults.made[-1]}" if faults and faults.made else ""
             tell(f"{sum(crew.steps.values())} operations in {time.monotonic() - begin:.0f} s{met}")

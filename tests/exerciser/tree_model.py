@@ -183,10 +183,41 @@ class TreeModel:
         node = self.opened[self._hand, slot].node
         node.mode, node.ctime_ns = mode, self._now
 
+    def readdir_open(self, slot: int) -> list[bytes]:
+        node = self._open_folder(slot)
+        if not node.nlink:
+            _fail("ENOENT")
+        node.atime_ns = None
+        return sorted(node.entries)
+
+    def mkdir_at(self, slot: int, name: bytes) -> None:
+        folder = self._open_folder(slot)
+        if self._entry(folder, name) is not None:
+            _fail("EEXIST")
+        if not folder.nlink:
+            _fail("ENOENT")
+        self._make_folder(folder, name, 0o755)
+
+    def unlink_at(self, slot: int, name: bytes) -> None:
+        folder = self._open_folder(slot)
+        node = self._entry(folder, name) or _fail("ENOENT")
+        if node.kind == "folder":
+            _fail("EISDIR")
+        self._drop(folder, name)
+
+    def stat_at(self, slot: int, name: bytes) -> Expected:
+        return self.expected(self._entry(self._open_folder(slot), name) or _fail("ENOENT"))
+
+    def _open_folder(self, slot: int) -> Node:
+        node = self.opened[self._hand, slot].node
+        return node if node.kind == "folder" else _fail("ENOTDIR")
+
     # ------------------------------------------------------------ names
 
     def mkdir(self, path: bytes, mode: int) -> None:
-        folder, name = self._free(path)
+        self._make_folder(*self._free(path), mode)
+
+    def _make_folder(self, folder: Node, name: bytes, mode: int) -> None:
         node = self._add(folder, name, self._node("folder", mode))
         node.nlink, node.parent = 2, folder
         folder.nlink += 1

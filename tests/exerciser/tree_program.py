@@ -20,6 +20,8 @@ from tests.exerciser.tree_model import Expected, TreeModel, difference
 
 REMEMBERED = 12
 """Operations shown with a difference: what led to it is mostly among them."""
+VERIFY_SLOT = 99
+"""None of those that are drawn."""
 
 
 class Different(Exception):
@@ -123,10 +125,18 @@ class TreeProgram:
             elif node.kind == "link":
                 self._step(Operation("readlink", (path,)))
             elif node.kind == "file":
-                slot = 99  # none of those that are drawn
-                self._step(Operation("open", (slot, path, 0, 0)))
-                self._step(Operation("read", (slot, 0, len(node.data) + 1)))
-                self._step(Operation("close", (slot,)))
+                self._step(Operation("open", (VERIFY_SLOT, path, 0, 0)))
+                self._step(Operation("read", (VERIFY_SLOT, 0, len(node.data) + 1)))
+                self._step(Operation("close", (VERIFY_SLOT,)))
+
+    def sync(self) -> None:
+        """Makes everything durable, file by file as programs do it. Raises Different."""
+        for path, node in list(self._model.walk()):
+            if node.kind == "file":
+                self._step(Operation("open", (VERIFY_SLOT, path, 0, 0)))
+                self._step(Operation("fsync", (VERIFY_SLOT,)))
+                self._step(Operation("close", (VERIFY_SLOT,)))
+        self._step(Operation("fsync_folder", (b"",)))
 
     def close_all(self) -> None:
         """Closes what is open, so that the mount can go."""

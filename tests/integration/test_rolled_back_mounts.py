@@ -278,3 +278,33 @@ def test_programs_at_work_go_on_over_many_roll_backs(fresh_pool: Callable[[int],
     pool.umount(again)
     pool.wait_for_idle()
     pool.assert_clean()
+
+
+def test_folders_that_the_roll_back_moved_are_found_while_others_are_renamed(pool: RunningPool) -> None:
+    pool.redfs("volume", "create", "moved", "--protect", "ec:2+1")
+    place = pool.mount("moved")
+    for name in ("here", "there", "left", "right"):
+        (place / name).mkdir()
+    folders = [f"folder-{number}" for number in range(100)]
+    for name in folders:
+        (place / "here" / name).mkdir()
+    (place / "left" / "file").touch()
+    pool.redfs("snapshot", "create", "moved@before")
+    for name in folders:
+        (place / "here" / name).rename(place / "there" / name)
+    rename_for_ever = """
+import os
+while True:
+    os.rename("left/file", "right/file")
+    os.rename("right/file", "left/file")
+"""
+    pool.redfs("rollback", "moved@before", "--discard", "--yes")
+    renaming = subprocess.Popen([sys.executable, "-c", rename_for_ever], cwd=place)
+    try:
+        # The kernel moves a folder that it knows elsewhere only while nothing is renamed.
+        assert [name for name in folders if error_of(os.stat, place / "here" / name)] == []
+        assert renaming.poll() is None
+    finally:
+        renaming.kill()
+        renaming.wait()
+    pool.umount(place)
