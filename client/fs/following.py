@@ -213,7 +213,7 @@ class Following:
         await self._sleep(max(0.0, switched_s + self._kernel.timeout_s + SLACK_S - self._clock()))
 
     async def _forget_moved(self) -> None:
-        """Has the kernel forget where folders were that are elsewhere now. Without it they may seem stale for a while."""
+        """Has the kernel forget where folders were that are elsewhere now: else they may seem stale for a while."""
         try:
             moved = await self._vfs.moved_folders()
         except RedfsError as error:

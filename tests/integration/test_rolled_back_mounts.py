@@ -294,17 +294,21 @@ def test_folders_that_the_roll_back_moved_are_found_while_others_are_renamed(poo
         (place / "here" / name).rename(place / "there" / name)
     rename_for_ever = """
 import os
+os.rename("left/file", "right/file")
+print("begun", flush=True)
 while True:
-    os.rename("left/file", "right/file")
     os.rename("right/file", "left/file")
+    os.rename("left/file", "right/file")
 """
     pool.redfs("rollback", "moved@before", "--discard", "--yes")
-    renaming = subprocess.Popen([sys.executable, "-c", rename_for_ever], cwd=place)
+    renaming = subprocess.Popen([sys.executable, "-c", rename_for_ever], cwd=place, stdout=subprocess.PIPE)
     try:
+        assert renaming.stdout is not None
+        assert renaming.stdout.readline() == b"begun\n"
         # The kernel moves a folder that it knows elsewhere only while nothing is renamed.
         assert [name for name in folders if error_of(os.stat, place / "here" / name)] == []
         assert renaming.poll() is None
     finally:
         renaming.kill()
-        renaming.wait()
+        renaming.communicate()
     pool.umount(place)
