@@ -192,11 +192,3 @@ class Crew:
         """An order, carried out by all."""
         self.begin(method, *arguments)
         self.finish()
-
-    def one_by_one(self, method: str) -> None:
-        """An order, carried out by one after the other."""
-        for name, program in self._programs.items():
-            program.send((method, ()))
-            problem, self.steps[name] = program.answer()
-            if problem:
-                raise Failed(f"{name}: {problem}")

@@ -288,27 +288,34 @@ def test_folders_that_the_roll_back_moved_are_found_while_others_are_renamed(poo
     folders = [f"folder-{number}" for number in range(100)]
     for name in folders:
         (place / "here" / name).mkdir()
-    (place / "left" / "file").touch()
+    for number in range(3):
+        (place / "left" / f"{number}").touch()
     pool.redfs("snapshot", "create", "moved@before")
     for name in folders:
         (place / "here" / name).rename(place / "there" / name)
     rename_for_ever = """
-import os
-os.rename("left/file", "right/file")
+import os, sys
+name = sys.argv[1]
+os.rename("left/" + name, "right/" + name)
 print("begun", flush=True)
 while True:
-    os.rename("right/file", "left/file")
-    os.rename("left/file", "right/file")
+    os.rename("right/" + name, "left/" + name)
+    os.rename("left/" + name, "right/" + name)
 """
     pool.redfs("rollback", "moved@before", "--discard", "--yes")
-    renaming = subprocess.Popen([sys.executable, "-c", rename_for_ever], cwd=place, stdout=subprocess.PIPE)
+    renaming = [
+        subprocess.Popen([sys.executable, "-c", rename_for_ever, f"{n}"], cwd=place, stdout=subprocess.PIPE)
+        for n in range(3)
+    ]
     try:
-        assert renaming.stdout is not None
-        assert renaming.stdout.readline() == b"begun\n"
-        # The kernel moves a folder that it knows elsewhere only while nothing is renamed.
+        for program in renaming:
+            assert program.stdout is not None
+            assert program.stdout.readline() == b"begun\n"
+        # The kernel moves a folder that it knows elsewhere only while nothing is renamed; of three, one always is.
         assert [name for name in folders if error_of(os.stat, place / "here" / name)] == []
-        assert renaming.poll() is None
+        assert [program.poll() for program in renaming] == [None] * 3
     finally:
-        renaming.kill()
-        renaming.communicate()
+        for program in renaming:
+            program.kill()
+            program.communicate()
     pool.umount(place)
