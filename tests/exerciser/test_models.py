@@ -156,3 +156,19 @@ def test_another_byte_is_found(tmp_path: Path) -> None:
     with pytest.raises(Different, match=f"first other byte at {len(data) // 2}:"):
         program.verify()
     program.close_all()
+
+
+def test_a_removed_folder_that_is_open(tmp_path: Path) -> None:
+    model, hand = TreeModel(1, 2), Hand(tmp_path)
+    for name, *arguments in (
+        ("mkdir", b"gone", 0o755),
+        ("open", 0, b"gone", os.O_RDONLY, 0),
+        ("rmdir", b"gone"),
+        ("readdir_open", 0),
+        ("mkdir_at", 0, b"a"),
+        ("unlink_at", 0, b"a"),
+        ("fsync", 0),
+    ):
+        operation = Operation(name, tuple(arguments))
+        assert hand.do(operation) == model.do(operation, 1, 2), name
+    hand.close_all()
