@@ -16,9 +16,11 @@ Numbers of inodes and handles that are none of the volume's belong to its snapsh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from stat import S_ISGID, S_IXGRP
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -74,7 +76,11 @@ SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
 _CAPABILITY = b"security.capability"
-ACL_PREFIX = b"system.posix_acl_"
+_TRUSTED = b"trusted."
+"""Only root sees these; the kernel lets others neither read nor set them."""
+_ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
+"""Extended attributes that there are; among the others are POSIX ACLs."""
+_GROUP_PROGRAM = S_ISGID | S_IXGRP
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
 
@@ -96,6 +102,14 @@ def errno_of(error: RedfsError) -> int:
     if isinstance(error, FsError):
         return error.errno
     return ERRNO.get(type(error), errno.EIO)
+
+
+def check_attribute(name: bytes) -> None:
+    """Raises EOPNOTSUPP for an attribute of a kind that there is not, EINVAL for a kind without a name."""
+    if not name.startswith(_ATTRIBUTE_KINDS):
+        raise FsError(errno.EOPNOTSUPP)
+    if name in _ATTRIBUTE_KINDS:
+        raise FsError(errno.EINVAL)
 
 
 def _request(
@@ -206,6 +220,15 @@ class FuseAdapter(pyfuse3.Operations):
     def _context(self, ctx: Any) -> Context:
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns())
 
+    def _maker(self, ctx: Any, mode: int) -> Context:
+        """The context of who makes a file of that mode, with all groups where they matter."""
+        if ctx.uid == 0 or mode & _GROUP_PROGRAM != _GROUP_PROGRAM:
+            return self._context(ctx)
+        groups: frozenset[int] = frozenset()
+        with contextlib.suppress(OSError, RuntimeError):  # the process has gone, or lives in another container
+            groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+        return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
+
     def _file_info(self, handle: int, ino: int) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
@@ -237,7 +260,7 @@ class FuseAdapter(pyfuse3.Operations):
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
-        return self._attributes(*await self.vfs.mknod(self._context(ctx), parent_inode, name, mode, rdev))
+        return self._attributes(*await self.vfs.mknod(self._maker(ctx, mode), parent_inode, name, mode, rdev))
 
     @_request
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> Any:
@@ -309,22 +332,22 @@ class FuseAdapter(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if name == _CAPABILITY and self.vfs.lacks_capability(inode):
             raise FsError(errno.ENODATA)
-        if name.startswith(ACL_PREFIX):
-            raise FsError(errno.EOPNOTSUPP)
+        check_attribute(name)
         return await self.vfs.getxattr(inode, name)
 
     @_request
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        if name.startswith(ACL_PREFIX):
-            raise FsError(errno.EOPNOTSUPP)
+        check_attribute(name)
         await self.vfs.setxattr(self._context(ctx), inode, name, value)
 
     @_request
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
-        return await self.vfs.listxattr(inode)
+        names = await self.vfs.listxattr(inode)
+        return names if ctx.uid == 0 else [name for name in names if not name.startswith(_TRUSTED)]
 
     @_request
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        check_attribute(name)
         await self.vfs.removexattr(self._context(ctx), inode, name)
 
     @_request
@@ -337,7 +360,7 @@ class FuseAdapter(pyfuse3.Operations):
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
-        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
         return self._file_info(handle, entry.ino), self._attributes(*entry)
 
     @_request

@@ -67,12 +67,12 @@ def _make(
     is_folder = file_type == FOLDER_TYPE
     if is_folder and folder.nlink >= MAX_LINKS:
         raise FsError(EMLINK)
-    uid, gid, now_ns, _ = ctx
+    uid, gid, now_ns, _, groups = ctx
     if folder.mode & S_ISGID:
         if is_folder:
             mode |= S_ISGID
-        elif uid and gid != folder.gid and mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP:
-            # Else anyone could make programs that run with the folder's group. Only the caller's main group is known.
+        elif mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP and uid and folder.gid not in (gid, *groups):
+            # Else anyone could make programs that run with the folder's group.
             mode &= ~S_ISGID
         gid = folder.gid
     inode = Inode(
