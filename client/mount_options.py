@@ -28,7 +28,7 @@ _TIMES = {"noatime": False, "relatime": True}
 _NOT_OURS = frozenset((
     "defaults", "auto", "noauto", "user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup",
     "_netdev", "nofail", "allow_other", "default_permissions", "nodiratime", "diratime", "norelatime",
-    "nostrictatime", "loud", "silent", "iversion", "noiversion", "mand", "nomand",
+    "nostrictatime", "acl", "user_xattr", "loud", "silent", "iversion", "noiversion", "mand", "nomand",
 ))  # fmt: skip
 """For mount(8) and systemd, or true of every mount here."""
 _NOT_OURS_PREFIXES = ("x-", "X-", "comment=", "user=", "helper=", "uhelper=", "subtype=", "fsname=")
@@ -37,7 +37,7 @@ _REFUSED = {
     "bind": "mount(8) makes bind mounts of a mounted volume itself: `mount --bind`",
     "strictatime": "reading does not change the access time at each time: use relatime or noatime",
     "lazytime": "reading does not change the access time at each time: use relatime or noatime",
-    "acl": "POSIX ACLs are not supported",
+    "noacl": "POSIX ACLs cannot be switched off",
 }
 _VALUED = ("pool", "log_file", "give_up_s")
 _KNOWN = ("ro", "rw", *_KERNEL, *_TIMES, *_NOT_OURS, *_VALUED)

@@ -46,6 +46,7 @@ from redfs.core.errors import (
 )
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context
+from redfs.core.namespace.acls import ACCESS, DEFAULT
 from redfs.core.records import Inode
 
 log = logging.getLogger("redfs.fs")
@@ -79,7 +80,7 @@ _CAPABILITY = b"security.capability"
 _TRUSTED = b"trusted."
 """Only root sees these; the kernel lets others neither read nor set them."""
 _ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
-"""Extended attributes that there are; among the others are POSIX ACLs."""
+"""Extended attributes that there are, besides POSIX ACLs."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
@@ -106,7 +107,7 @@ def errno_of(error: RedfsError) -> int:
 
 def check_attribute(name: bytes) -> None:
     """Raises EOPNOTSUPP for an attribute of a kind that there is not, EINVAL for a kind without a name."""
-    if not name.startswith(_ATTRIBUTE_KINDS):
+    if not name.startswith(_ATTRIBUTE_KINDS) and name not in (ACCESS, DEFAULT):
         raise FsError(errno.EOPNOTSUPP)
     if name in _ATTRIBUTE_KINDS:
         raise FsError(errno.EINVAL)
@@ -155,7 +156,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True
 
     def __init__(
         self, vfs: Vfs, session: Session, kernel: KernelCache | None = None, snapshots: Snapshots | None = None
@@ -224,6 +225,10 @@ class FuseAdapter(pyfuse3.Operations):
         """The context of who makes a file of that mode, with all groups where they matter."""
         if ctx.uid == 0 or mode & _GROUP_PROGRAM != _GROUP_PROGRAM:
             return self._context(ctx)
+        return self._member(ctx)
+
+    def _member(self, ctx: Any) -> Context:
+        """The context with all of the caller's groups, as far as they are to be had."""
         groups: frozenset[int] = frozenset()
         with contextlib.suppress(OSError, RuntimeError):  # the process has gone, or lives in another container
             groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
@@ -338,7 +343,8 @@ class FuseAdapter(pyfuse3.Operations):
     @_request
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         check_attribute(name)
-        await self.vfs.setxattr(self._context(ctx), inode, name, value)
+        who = self._member(ctx) if name == ACCESS and ctx.uid else self._context(ctx)
+        await self.vfs.setxattr(who, inode, name, value)
 
     @_request
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:

@@ -9,8 +9,16 @@ from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import need_inode
 from redfs.core.namespace.truncate import cut_data
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
-from redfs.core.namespace.xattrs import drop_capability
-from redfs.core.records import INODE_HAS_CAPABILITY, MAX_FILE_BYTES, MAX_TIME_NS, MIN_TIME_NS, Inode, inode_key
+from redfs.core.namespace.xattrs import drop_capability, keep_acl
+from redfs.core.records import (
+    INODE_HAS_CAPABILITY,
+    INODE_HAS_XATTRS,
+    MAX_FILE_BYTES,
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    Inode,
+    inode_key,
+)
 
 
 def setattr(
@@ -45,6 +53,8 @@ def setattr(
         new_mode = without_privileges(new_mode)
         if flags & INODE_HAS_CAPABILITY:
             flags = drop_capability(view, ino, inode, writes)
+    if mode is not None and flags & INODE_HAS_XATTRS:
+        keep_acl(view, ino, inode, new_mode, writes)
     if size is not None:
         if not S_ISREG(inode.mode):
             raise FsError(EISDIR if S_ISDIR(inode.mode) else EINVAL)

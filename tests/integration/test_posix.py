@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from redfs.client import mounting
+from redfs.core.namespace.acls import GROUP_OBJ, MASK, OTHER, USER, USER_OBJ, AclEntry, decode_acl, encode_acl
 from tests.integration.pools import RunningPool, wait_for
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -223,8 +224,8 @@ def test_times_keep_their_nanoseconds_and_reach_far(place: Path) -> None:
 def test_extended_attributes_have_the_kinds_that_there_are(place: Path) -> None:
     path = place / "attributes"
     path.write_text("x")
-    for name in ("foo", "system.thing", "system.posix_acl_access"):
-        assert error_of(lambda: os.setxattr(path, name, b"1")) in (errno.EOPNOTSUPP, errno.EINVAL)  # noqa: B023
+    for name in ("foo", "system.thing"):
+        assert error_of(lambda: os.setxattr(path, name, b"1")) == errno.EOPNOTSUPP  # noqa: B023
         assert error_of(lambda: os.getxattr(path, name)) == errno.EOPNOTSUPP  # noqa: B023
         assert error_of(lambda: os.removexattr(path, name)) == errno.EOPNOTSUPP  # noqa: B023
     assert error_of(lambda: os.setxattr(path, "user.", b"1")) == errno.EINVAL
@@ -242,6 +243,30 @@ def test_only_root_sees_trusted_attributes(place: Path) -> None:
     os.setxattr(path, "user.a", b"1")
     assert sorted(os.listxattr(path)) == ["trusted.a", "user.a"]
     assert as_user(1000, [], lambda: os.listxattr(path)) == "['user.a']"
+
+
+@as_root
+def test_acls_decide_who_may_and_are_inherited(place: Path) -> None:
+    folder = place / "acls"
+    folder.mkdir()
+    named = AclEntry(USER, 7, 1000)
+    own = [AclEntry(tag, 7 if tag == USER_OBJ else 0, 0xFFFF_FFFF) for tag in (USER_OBJ, GROUP_OBJ, OTHER)]
+    acl = (own[0], named, own[1], AclEntry(MASK, 7, 0xFFFF_FFFF), own[2])
+    for name in ("access", "default"):
+        os.setxattr(folder, f"system.posix_acl_{name}", encode_acl(acl))
+    (folder / "file").write_text("secret")
+    (folder / "below").mkdir()
+    assert folder.stat().st_mode & 0o777 == 0o770
+    assert decode_acl(os.getxattr(folder / "below", "system.posix_acl_default")) == acl
+    assert "system.posix_acl_access" in os.listxattr(folder / "file")
+    assert as_user(1000, [], lambda: (folder / "file").read_text()) == "'secret'"
+    assert as_user(1001, [], lambda: error_of(lambda: os.listdir(folder))) == str(errno.EACCES)
+    (folder / "file").chmod(0o600)
+    assert as_user(1000, [], lambda: error_of((folder / "file").read_text)) == str(errno.EACCES), "by the mask"
+    os.removexattr(folder, "system.posix_acl_default")
+    os.removexattr(folder, "system.posix_acl_default")
+    (folder / "plain").write_text("x")
+    assert os.listxattr(folder / "plain") == []
 
 
 @as_root
@@ -380,7 +405,7 @@ def test_what_a_program_made_sure_of_survives_the_mount(pool: RunningPool, how: 
     assert record is not None
     os.kill(record.pid, signal.SIGKILL)
     wait_for(lambda: mounting.process_started(record.pid) is None, "the mount process is gone")
-    os.close(descriptor)
+    error_of(lambda: os.close(descriptor))
     pool.redfs("umount", str(where))
     assert (pool.mount(volume) / "folder" / "file").read_bytes() == b"hello"
 
