@@ -25,7 +25,6 @@ FLAGS = [
 ]  # fmt: skip
 PATIENCE_MS = 15_000
 LOOK_MS = 10
-PRESSES = 5
 """How long a test waits for what must come: far more than it takes, for machines that are busy."""
 
 
@@ -114,15 +113,6 @@ def until(page: Page, expression: str, arg: Any = None, within_ms: int = PATIENC
     while not page.evaluate(expression, arg):
         assert time.monotonic() < deadline_s, f"not within {within_ms} ms: {expression}"
         page.wait_for_timeout(LOOK_MS)
-
-
-def press_until(page: Page, key: str, expression: str) -> None:
-    """Presses a key until an expression holds in the page."""
-    for _ in range(PRESSES):
-        page.keyboard.press(key)
-        with contextlib.suppress(AssertionError):
-            return until(page, expression, within_ms=PATIENCE_MS // PRESSES)
-    raise AssertionError(f"{key} was pressed {PRESSES} times: {expression}")
 
 
 def note(visit: Visit, kind: str, text: str) -> None:
