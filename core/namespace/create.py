@@ -34,7 +34,7 @@ def mknod(view: View, ctx: Context, parent: int, name: bytes, mode: int, rdev: i
 
 
 def mkdir(view: View, ctx: Context, parent: int, name: bytes, mode: int, ino: int) -> Outcome[Entry]:
-    """Makes an empty folder. In a set-group-id folder it takes over the group and the bit, and a default ACL anywhere."""
+    """Makes an empty folder. It takes over a default ACL and, in a set-group-id folder, the group and the bit."""
     return _make(view, ctx, parent, name, S_IFDIR | mode & 0o7777 & ~ctx.umask, ino)
 
 
