@@ -54,6 +54,10 @@ class Kernel(Protocol):
         """Drops pages and attributes of open inodes. Requests come meanwhile, and must be answered."""
         ...
 
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Drops names, each with the inode of its folder. Requests come meanwhile, and must be answered."""
+        ...
+
 
 class Following:
     """See the module. Belongs to the vfs's event loop."""
@@ -205,7 +209,18 @@ class Following:
         self._let_go()
         switched_s = self._clock()
         await self._kernel.forget(opened)
+        await self._forget_moved()
         await self._sleep(max(0.0, switched_s + self._kernel.timeout_s + SLACK_S - self._clock()))
+
+    async def _forget_moved(self) -> None:
+        """Has the kernel forget where folders were that are elsewhere now: else they may seem stale for a while."""
+        try:
+            moved = await self._vfs.moved_folders()
+        except RedfsError as error:
+            log.warning("folders that the roll-back moved may give ESTALE while others are renamed: %s", error)
+            return
+        if moved:
+            await self._kernel.forget_names(moved)
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

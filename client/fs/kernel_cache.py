@@ -1,7 +1,8 @@
 """What the kernel remembers of a mount, and how it is made to forget it when the volume was rolled back.
 
 Names and attributes time out within a second. Pages do not: those of open (and so of all mapped) files are dropped by
-telling the kernel, those of all others at the next open, the first one of each inode since.
+telling the kernel, those of all others at the next open, the first one of each inode since. Names of folders that the
+roll-back moved are dropped by telling it too.
 
 Telling the kernel may block until a request of ours is answered (it waits for pages that are being read, and writes
 changed ones first). So it is done in a thread, never in a request's handler and never on the event loop, and only while
@@ -76,6 +77,21 @@ class KernelCache:
     async def forget(self, inodes: Sequence[int]) -> None:
         """Drops the pages and attributes of open inodes."""
         await asyncio.to_thread(self._invalidate, list(inodes))
+
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Drops names, given with the inode of their folder.
+
+        For folders that the roll-back moved: the kernel lets a folder have one name. It moves one that it meets under
+        another name, but not while a program renames something; that program's neighbour would get ESTALE.
+        """
+        await asyncio.to_thread(self._invalidate_names, list(names))
+
+    def _invalidate_names(self, names: list[tuple[int, bytes]]) -> None:
+        for parent, name in names:
+            try:
+                pyfuse3.invalidate_entry(parent, name)
+            except OSError as error:
+                log.debug("the kernel does not forget a name in folder %d: %s", parent, error)
 
     def _invalidate(self, inodes: list[int]) -> None:
         for ino in inodes:

@@ -114,6 +114,8 @@ class Vfs:
         """Handle -> inode, of those that were open when the volume was rolled back and are not in it any more."""
         self._names: dict[int, tuple[int, bytes]] = {}
         """Inode -> the folder and name that it was last seen under."""
+        self._places: dict[int, tuple[int, bytes, int]] = {}
+        """Of folders before a roll-back, until `moved_folders` has compared them; no more than names are remembered."""
         self._statfs: tuple[float, Space] | None = None
         self._fetched_at_s = clock()
         self._begin(Metadata(session, self.volume_id, decode_root(attached.root), config), session.last_commit)
@@ -664,15 +666,39 @@ class Vfs:
         if not self.read_only:
             await self.space.ask()  # what a quota leaves is another amount now
         ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
+        places = self._folder_places()
         self.lineage = lineage
         self._begin(metadata, max(self.committer.acknowledged, self.session.last_commit))
         self._leave_behind(there)
         for handle in self._files.values():
             handle.moved_end = ends.get(handle.ino)
             handle.ahead = handle.window = 0
+        self._places.clear()
+        self._places.update(places)
         self._names.clear()
         self._statfs = None
         return list(there)
+
+    def _folder_places(self) -> dict[int, tuple[int, bytes, int]]:
+        """Where the kernel may know folders: inode -> (folder above, name, the name's hash)."""
+        places = {}
+        for ino, (parent, name) in self._names.items():
+            inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
+            if inode is not None and S_ISDIR(inode.mode):
+                places[ino] = (parent, name, inode.name_hash)
+        return places
+
+    async def moved_folders(self) -> list[tuple[int, bytes]]:
+        """After a roll-back: names (folder above, name) that folders had before it, which have another place now."""
+        moved = []
+        while self._places:
+            part = [self._places.popitem() for _ in range(min(len(self._places), OPEN_PER_FETCH))]
+            await self.metadata.fetch(Miss(keys=[inode_key(ino) for ino, _ in part]))
+            for ino, (parent, name, name_hash) in part:
+                inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
+                if inode is not None and (inode.parent, inode.name_hash) != (parent, name_hash):
+                    moved.append((parent, name))
+        return moved
 
     async def _open_inodes_in(self, metadata: Metadata) -> dict[int, Inode]:
         """The inodes with open handles that exist in these records."""

@@ -275,6 +275,8 @@ class NoKernel:
 
     async def forget(self, inodes: Sequence[int]) -> None: ...
 
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None: ...
+
 
 class World:
     """See the module. `close` ends all of it."""

@@ -38,6 +38,9 @@ class Kernel:
     async def forget(self, inodes: Sequence[int]) -> None:
         self.log.append(("forget", sorted(inodes), self.vfs.gate.is_open))
 
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
+        self.log.append(("forget names", sorted(names), self.vfs.gate.is_open))
+
 
 class Time:
     """Passes when told to."""
@@ -187,6 +190,27 @@ async def test_nothing_old_is_known_and_open_files_go_on_where_they_are() -> Non
     with pytest.raises(FsError):
         await w.vfs.getattr(entry.ino)
     w.coordinator.check()
+
+
+async def test_the_kernel_forgets_where_folders_were_that_the_roll_back_moved() -> None:
+    w = await started()
+    ctx = w.mount.ctx
+    above = await w.vfs.mkdir(ctx, 1, b"above", 0o755)
+    for name in (b"stays", b"renamed", b"moved"):
+        await w.vfs.mkdir(ctx, 1, name, 0o755)
+    await w.mount.write_file(b"file", b"a file may have many names")
+    await w.vfs.sync()
+    snapshot = w.coordinator.keep()
+    await w.vfs.rename(ctx, 1, b"renamed", 1, b"other", 0)
+    await w.vfs.rename(ctx, 1, b"moved", above.ino, b"moved", 0)
+    await w.vfs.rename(ctx, 1, b"file", above.ino, b"file", 0)
+    await w.vfs.mkdir(ctx, 1, b"gone", 0o755)
+    await w.hold()
+    await w.rebase(w.coordinator.roll_back(snapshot))
+    assert w.kernel.log[-1] == ("forget names", [(1, b"other"), (above.ino, b"moved")], True)
+    await w.hold()
+    await w.rebase(w.coordinator.roll_back(snapshot))
+    assert w.kernel.log[-1][0] == "forget", "nothing was moved"  # type: ignore[index]
 
 
 async def test_appending_to_a_file_that_the_roll_back_made_longer() -> None:
