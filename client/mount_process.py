@@ -65,6 +65,8 @@ class Options:
     mountpoint: Path
     foreground: bool
     read_only: bool
+    relatime: bool
+    kernel_options: tuple[str, ...]
     log_file: Path | None
     give_up_s: float
     debug: bool
@@ -78,11 +80,26 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--mountpoint", required=True, type=Path, metavar="DIR")
     parser.add_argument("--foreground", action="store_true", help="stay in this terminal, log to it")
     parser.add_argument("--read-only", action="store_true", help="allow no changes")
+    parser.add_argument("--relatime", action="store_true", help="let reading change access times, seldom")
+    parser.add_argument(
+        "--kernel-option", action="append", default=[], metavar="FLAG", help="noexec, suid and the like"
+    )
     parser.add_argument("--log-file", type=Path, help="default: mount-VOLUME.log beside the log of redfs")
     parser.add_argument("--give-up-s", type=float, default=600.0, help="wait this long for an absent coordinator")
     parser.add_argument("--debug", action="store_true", help="log more")
     a = parser.parse_args(arguments)
-    return Options(a.pool, a.volume, a.mountpoint, a.foreground, a.read_only, a.log_file, a.give_up_s, a.debug)
+    return Options(
+        a.pool,
+        a.volume,
+        a.mountpoint,
+        a.foreground,
+        a.read_only,
+        a.relatime,
+        tuple(a.kernel_option),
+        a.log_file,
+        a.give_up_s,
+        a.debug,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -223,7 +240,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         store = BlockStore(session, attached.volume, nodes, cache, data_config)
         reader = BlockReader(session, nodes, cache, data_config)
         try:
-            config = FsConfig(give_up_s=options.give_up_s)
+            config = FsConfig(give_up_s=options.give_up_s, relatime=options.relatime)
             vfs = Vfs(session, attached, store, reader, config)
             volume = attached.volume
             folder = (
@@ -279,6 +296,9 @@ async def _serve_fuse(
 
     readiness = fuse_loop.enable()
     fuse_options = set(pyfuse3.default_options) | {f"fsname=redfs:{options.volume}", "subtype=redfs"}
+    fuse_options.update(options.kernel_options)
+    if not options.relatime:
+        fuse_options.add("noatime")  # what a mount does anyway: this shows it
     if os.geteuid() == 0:
         fuse_options.add("allow_other")
     if vfs.read_only:

@@ -18,7 +18,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -183,18 +183,25 @@ def mount(
     *,
     foreground: bool = False,
     read_only: bool = False,
+    relatime: bool = False,
+    kernel_options: Sequence[str] = (),
     log_file: Path | None = None,
     give_up_s: float | None = None,
 ) -> None:
     """Mounts VOLUME or VOLUME@SNAPSHOT and returns when the mount answers.
 
-    `foreground` returns when it was unmounted. Raises the error that kept it from starting.
+    `foreground` returns when it was unmounted. `kernel_options`: flags like `noexec`. Raises the error that
+    kept it from starting.
     """
     path = check_mountpoint(mountpoint)
     command = [sys.executable, "-m", "redfs.client.mount_process"]
     command += ["--pool", pool, "--volume", volume, "--mountpoint", str(path)]
     if read_only:
         command.append("--read-only")
+    if relatime:
+        command.append("--relatime")
+    for option in kernel_options:
+        command += ["--kernel-option", option]
     if log_file is not None:
         command += ["--log-file", str(log_file)]
     if give_up_s is not None:

@@ -165,6 +165,11 @@ class Inode(NamedTuple):
     symlink: bytes = b""
 
 
+MAX_TIME_NS = 9_223_372_036 * 1_000_000_000
+"""The last full second that a signed 64-bit count of nanoseconds reaches: in the year 2262."""
+MIN_TIME_NS = -MAX_TIME_NS
+"""In the year 1677."""
+
 INODE_HAS_XATTRS = 1
 """Inode.flags: some extended attribute exists."""
 INODE_HAS_CAPABILITY = 2

@@ -73,6 +73,8 @@ class FsConfig:
     """Readers of smaller files, one after another, bring the neighbours."""
     small_file_window: int = 512
     """Files of a folder whose slots are asked for together."""
+    relatime: bool = False
+    """Opening for reading sets the access time where that is not newer than the last change, or a day old."""
     give_up_s: float = 600.0
     """A request waits this long for a lease or a coordinator that is away, then it is EIO."""
     remembered_names: int = 64 * 1024

@@ -16,9 +16,11 @@ Numbers of inodes and handles that are none of the volume's belong to its snapsh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from stat import S_ISGID, S_IXGRP
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -44,6 +46,7 @@ from redfs.core.errors import (
 )
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context
+from redfs.core.namespace.acls import ACCESS, DEFAULT
 from redfs.core.records import Inode
 
 log = logging.getLogger("redfs.fs")
@@ -74,7 +77,11 @@ SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
 _CAPABILITY = b"security.capability"
-ACL_PREFIX = b"system.posix_acl_"
+_TRUSTED = b"trusted."
+"""Only root sees these; the kernel lets others neither read nor set them."""
+_ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
+"""Extended attributes that there are, besides POSIX ACLs."""
+_GROUP_PROGRAM = S_ISGID | S_IXGRP
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
 
@@ -96,6 +103,14 @@ def errno_of(error: RedfsError) -> int:
     if isinstance(error, FsError):
         return error.errno
     return ERRNO.get(type(error), errno.EIO)
+
+
+def check_attribute(name: bytes) -> None:
+    """Raises EOPNOTSUPP for an attribute of a kind that there is not, EINVAL for a kind without a name."""
+    if not name.startswith(_ATTRIBUTE_KINDS) and name not in (ACCESS, DEFAULT):
+        raise FsError(errno.EOPNOTSUPP)
+    if name in _ATTRIBUTE_KINDS:
+        raise FsError(errno.EINVAL)
 
 
 def _request(
@@ -141,7 +156,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     supports_dot_lookup = True
     enable_writeback_cache = False
-    enable_acl = False
+    enable_acl = True
 
     def __init__(
         self, vfs: Vfs, session: Session, kernel: KernelCache | None = None, snapshots: Snapshots | None = None
@@ -206,6 +221,19 @@ class FuseAdapter(pyfuse3.Operations):
     def _context(self, ctx: Any) -> Context:
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns())
 
+    def _maker(self, ctx: Any, mode: int) -> Context:
+        """The context of who makes a file of that mode, with all groups where they matter."""
+        if ctx.uid == 0 or mode & _GROUP_PROGRAM != _GROUP_PROGRAM:
+            return self._context(ctx)
+        return self._member(ctx)
+
+    def _member(self, ctx: Any) -> Context:
+        """The context with all of the caller's groups, as far as they are to be had."""
+        groups: frozenset[int] = frozenset()
+        with contextlib.suppress(OSError, RuntimeError):  # the process has gone, or lives in another container
+            groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
+        return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
+
     def _file_info(self, handle: int, ino: int) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
@@ -237,7 +265,7 @@ class FuseAdapter(pyfuse3.Operations):
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> Any:
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
-        return self._attributes(*await self.vfs.mknod(self._context(ctx), parent_inode, name, mode, rdev))
+        return self._attributes(*await self.vfs.mknod(self._maker(ctx, mode), parent_inode, name, mode, rdev))
 
     @_request
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> Any:
@@ -309,22 +337,23 @@ class FuseAdapter(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
         if name == _CAPABILITY and self.vfs.lacks_capability(inode):
             raise FsError(errno.ENODATA)
-        if name.startswith(ACL_PREFIX):
-            raise FsError(errno.EOPNOTSUPP)
+        check_attribute(name)
         return await self.vfs.getxattr(inode, name)
 
     @_request
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
-        if name.startswith(ACL_PREFIX):
-            raise FsError(errno.EOPNOTSUPP)
-        await self.vfs.setxattr(self._context(ctx), inode, name, value)
+        check_attribute(name)
+        who = self._member(ctx) if name == ACCESS and ctx.uid else self._context(ctx)
+        await self.vfs.setxattr(who, inode, name, value)
 
     @_request
     async def listxattr(self, inode: int, ctx: Any) -> list[bytes]:
-        return await self.vfs.listxattr(inode)
+        names = await self.vfs.listxattr(inode)
+        return names if ctx.uid == 0 else [name for name in names if not name.startswith(_TRUSTED)]
 
     @_request
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
+        check_attribute(name)
         await self.vfs.removexattr(self._context(ctx), inode, name)
 
     @_request
@@ -337,7 +366,7 @@ class FuseAdapter(pyfuse3.Operations):
     async def create(self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any) -> tuple[Any, Any]:
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
-        handle, entry = await self.vfs.create(self._context(ctx), parent_inode, name, mode, flags)
+        handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
         return self._file_info(handle, entry.ino), self._attributes(*entry)
 
     @_request

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from errno import EBADF, EINVAL, EISDIR, ENODATA, EOPNOTSUPP, EROFS, EXDEV
+from errno import EBADF, EINVAL, EISDIR, ENODATA, EROFS, EXDEV
 from typing import Any
 
 import pyfuse3
 
 from redfs.client.fs.config import FsConfig, Reader, Session, Store
-from redfs.client.fs.fuse_adapter import ACL_PREFIX, FuseAdapter
+from redfs.client.fs.fuse_adapter import FuseAdapter, check_attribute
 from redfs.client.fs.kernel_cache import TIMEOUT_S
 from redfs.client.fs.snapshot_views import FIRST_NUMBER, FOLDER_INDEX, NUMBER_BITS, Place, Snapshot, SnapshotViews
 from redfs.client.fs.vfs import Vfs
@@ -116,7 +116,8 @@ class SnapshotsFolder:
         return True
 
     async def _getxattr(self, _: int, name: bytes, __: Any) -> bytes:
-        raise FsError(EOPNOTSUPP if name.startswith(ACL_PREFIX) else ENODATA)
+        check_attribute(name)
+        raise FsError(ENODATA)
 
     async def _listxattr(self, *_: Any) -> list[bytes]:
         return []

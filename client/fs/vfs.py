@@ -52,7 +52,9 @@ log = logging.getLogger("redfs.fs")
 T = TypeVar("T")
 P = ParamSpec("P")
 
-O_ACCMODE, O_RDONLY, O_TRUNC, O_APPEND = 3, 0, 0o1000, 0o2000
+O_ACCMODE, O_RDONLY, O_WRONLY, O_TRUNC, O_APPEND, O_NOATIME = 3, 0, 1, 0o1000, 0o2000, 0o1000000
+ACCESS_DAY_NS = 24 * 3600 * 1_000_000_000
+"""Under relatime an access time that is older than this is set anew."""
 LISTED_LOST_FILES = 100
 """Names of files with lost data that are written to the log; their number is told beyond."""
 OPEN_PER_FETCH = 1000
@@ -86,6 +88,7 @@ class Vfs:
         self.volume_name: str = attached.volume.name
         self.is_snapshot = attached.epoch != 0
         self.read_only = not attached.exclusive
+        self._keeps_access_times = config.relatime and not self.read_only
         self.failure: RedfsError | None = None
         self.session = session
         self._clock = clock
@@ -186,6 +189,8 @@ class Vfs:
 
     async def readlink(self, ino: int) -> bytes:
         """The target of a symbolic link."""
+        if self._keeps_access_times:
+            await self._accessed(ino, (await self._look(engine.getattr, ino)).value)
         return (await self._look(engine.readlink, ino)).value
 
     async def getxattr(self, ino: int, name: bytes) -> bytes:
@@ -386,10 +391,19 @@ class Vfs:
             raise FsError(EISDIR)
         if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
             self._writable()
+        if self._keeps_access_times and flags & O_ACCMODE != O_WRONLY and not flags & O_NOATIME:
+            await self._accessed(ino, inode)
         if flags & O_TRUNC and S_ISREG(inode.mode):
             change: dict[str, Any] = {"size": 0, "kill_priv": ctx.uid != 0 and bool(inode.mode & (S_ISUID | S_ISGID))}
             await self._truncate(ctx, ino, 0, change)
         return self._open_file(ino, flags)
+
+    async def _accessed(self, ino: int, inode: Inode) -> None:
+        """Sets the access time by the rule of relatime."""
+        now_ns = self.now_ns()
+        shown = self._shown(ino, inode)
+        if max(shown.mtime_ns, shown.ctime_ns, now_ns - ACCESS_DAY_NS) >= shown.atime_ns:
+            await self._change(engine.setattr, Context(0, 0, now_ns), ino, atime_ns=now_ns, ctime_ns=inode.ctime_ns)
 
     def _open_file(self, ino: int, flags: int) -> int:
         number = self._next_handle
@@ -476,7 +490,9 @@ class Vfs:
 
     async def opendir(self, ino: int) -> int:
         """Opens a folder. The handle."""
-        await self._look(engine.getattr, ino)
+        inode = (await self._look(engine.getattr, ino)).value
+        if self._keeps_access_times:
+            await self._accessed(ino, inode)
         number = self._next_handle
         self._next_handle += 1
         self._folders[number] = ino

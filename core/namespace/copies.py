@@ -9,27 +9,22 @@ volumes has a hash seed of its own. More slots of a long file are for `record_da
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from errno import EEXIST, EMLINK, ENOENT, ENOSPC
+from errno import EEXIST, EMLINK, ENOENT
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import MAX_LINKS, Entry, changed_folder, need_inode
-from redfs.core.namespace.names import find, hash_seed, locate, name_place, with_entry
+from redfs.core.namespace.names import find, locate, name_place, with_entry
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
-from redfs.core.namespace.xattrs import CAPABILITY
+from redfs.core.namespace.xattrs import add_xattrs
 from redfs.core.records import (
-    INODE_HAS_CAPABILITY,
     INODE_HAS_XATTRS,
-    MAX_BUCKET_ENTRIES,
     SLOT_BYTES,
     Inode,
     Slot,
     Xattr,
-    XattrBucket,
     inode_key,
-    name_hash,
     slot_key,
-    xattr_key,
 )
 from redfs.core.slots import check_slot, cut
 
@@ -72,7 +67,7 @@ def make_copy(
     if not S_ISREG(like.mode):
         size, slots = (len(like.symlink) if S_ISLNK(like.mode) else 0), {}
     writes: WriteSet = {}
-    flags = _add_xattrs(view, ino, xattrs, writes)
+    flags = add_xattrs(view, ino, xattrs, writes)
     for number, slot in slots.items():
         room = size - number * SLOT_BYTES
         kept = cut(slot, min(room, SLOT_BYTES)) if room > 0 else ()
@@ -87,22 +82,3 @@ def make_copy(
     writes[bucket_key] = with_entry(bucket, name, ino, like.mode >> 12)
     writes[folder_key] = changed_folder(folder, ctx.now_ns, 1, 1 if is_folder else 0)
     return Outcome(Entry(ino, inode), writes)
-
-
-def _add_xattrs(view: View, ino: int, xattrs: Sequence[Xattr], writes: WriteSet) -> int:
-    """Adds all attributes of a new inode; returns its flags."""
-    if not xattrs:
-        return 0
-    seed = hash_seed(view)
-    flags = INODE_HAS_XATTRS
-    buckets: dict[int, XattrBucket] = {}
-    for attr in xattrs:
-        attr_hash = name_hash(seed, attr.name)
-        buckets[attr_hash] = (*buckets.get(attr_hash, ()), attr)
-        if attr.name == CAPABILITY:
-            flags |= INODE_HAS_CAPABILITY
-    for attr_hash, bucket in buckets.items():
-        if len(bucket) > MAX_BUCKET_ENTRIES:
-            raise FsError(ENOSPC, "too many attributes of one file share a hash")
-        writes[xattr_key(ino, attr_hash)] = bucket
-    return flags

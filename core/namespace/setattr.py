@@ -9,8 +9,16 @@ from redfs.core.errors import FsError
 from redfs.core.namespace.inodes import need_inode
 from redfs.core.namespace.truncate import cut_data
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
-from redfs.core.namespace.xattrs import drop_capability
-from redfs.core.records import INODE_HAS_CAPABILITY, MAX_FILE_BYTES, Inode, inode_key
+from redfs.core.namespace.xattrs import drop_capability, keep_acl
+from redfs.core.records import (
+    INODE_HAS_CAPABILITY,
+    INODE_HAS_XATTRS,
+    MAX_FILE_BYTES,
+    MAX_TIME_NS,
+    MIN_TIME_NS,
+    Inode,
+    inode_key,
+)
 
 
 def setattr(
@@ -30,9 +38,10 @@ def setattr(
     """Changes what is given; the change time is now unless given, the modification time of a new size too.
 
     `mode`: permission bits, a type in it is ignored. `size`: cuts or extends a regular file (EISDIR, EINVAL for
-    others, EFBIG above MAX_FILE_BYTES). `kill_priv`: what a change of owner, a cut or a write by another than the
-    owner entails: set-user-id goes, set-group-id of an executable for the group, and security.capability; folders
-    keep theirs. Data that the caller has not recorded yet is for the caller to cut.
+    others, EFBIG above MAX_FILE_BYTES). Times that no record can hold become the nearest that one can. `kill_priv`:
+    what a change of owner, a cut or a write by another than the owner entails: set-user-id goes, set-group-id of an
+    executable for the group, and security.capability; folders keep theirs. Data that the caller has not recorded yet
+    is for the caller to cut.
     """
     inode = need_inode(view, ino)
     writes: WriteSet = {}
@@ -44,6 +53,8 @@ def setattr(
         new_mode = without_privileges(new_mode)
         if flags & INODE_HAS_CAPABILITY:
             flags = drop_capability(view, ino, inode, writes)
+    if mode is not None and flags & INODE_HAS_XATTRS:
+        keep_acl(view, ino, inode, new_mode, writes)
     if size is not None:
         if not S_ISREG(inode.mode):
             raise FsError(EISDIR if S_ISDIR(inode.mode) else EINVAL)
@@ -62,9 +73,9 @@ def setattr(
         inode.gid if gid is None else gid,
         inode.nlink,
         new_size,
-        inode.atime_ns if atime_ns is None else atime_ns,
-        inode.mtime_ns if mtime_ns is None else mtime_ns,
-        now_ns if ctime_ns is None else ctime_ns,
+        inode.atime_ns if atime_ns is None else within_bounds(atime_ns),
+        inode.mtime_ns if mtime_ns is None else within_bounds(mtime_ns),
+        now_ns if ctime_ns is None else within_bounds(ctime_ns),
         inode.btime_ns,
         inode.rdev,
         flags,
@@ -82,3 +93,8 @@ def without_privileges(mode: int) -> int:
     """The mode without set-user-id, and without set-group-id where the group may execute (else it marks locking)."""
     mode &= ~S_ISUID
     return mode & ~S_ISGID if mode & S_IXGRP else mode
+
+
+def within_bounds(time_ns: int) -> int:
+    """The nearest time that a record can hold, as local file systems do it with their own bounds."""
+    return min(max(time_ns, MIN_TIME_NS), MAX_TIME_NS)

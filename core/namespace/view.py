@@ -98,6 +98,8 @@ class Context(NamedTuple):
     gid: int
     now_ns: int
     umask: int = 0
+    groups: frozenset[int] = frozenset()
+    """The caller's groups besides `gid`, where they are known. They matter to who makes a set-group-id program."""
 
 
 class MemoryView:

@@ -6,10 +6,13 @@ Which attribute namespaces a user may use is the kernel's to check; a caller's b
 
 from __future__ import annotations
 
-from errno import E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE
+from collections.abc import Sequence
+from errno import E2BIG, EACCES, EEXIST, EINVAL, ENODATA, ENOSPC, EOPNOTSUPP, ERANGE
+from stat import S_ISDIR, S_ISGID, S_ISLNK
 from typing import Any
 
 from redfs.core.errors import FsError
+from redfs.core.namespace.acls import ACCESS, DEFAULT, Acl, decode_acl, encode_acl, mode_of, with_mode
 from redfs.core.namespace.inodes import need_inode
 from redfs.core.namespace.names import hash_seed
 from redfs.core.namespace.view import Context, Outcome, View, WriteSet
@@ -63,9 +66,20 @@ def setxattr(view: View, ctx: Context, ino: int, name: bytes, value: bytes, flag
     """Sets an attribute.
 
     EEXIST and ENODATA as XATTR_CREATE and XATTR_REPLACE demand; ERANGE for an empty name or one above 255 bytes,
-    E2BIG for a value above 64 KiB, ENOSPC where the inode has too many.
+    E2BIG for a value above 64 KiB, ENOSPC where the inode has too many. POSIX ACLs: EINVAL for what is none, EACCES for
+    a default ACL of what is no folder; an access ACL changes the mode with it.
     """
     _check_name(name)
+    if name == ACCESS:
+        return _set_access_acl(view, ctx, ino, value, flags)
+    if name == DEFAULT:
+        value = encode_acl(decode_acl(value))
+        if not S_ISDIR(need_inode(view, ino).mode):
+            raise FsError(EACCES)
+    return _set(view, ctx, ino, name, value, flags)
+
+
+def _set(view: View, ctx: Context, ino: int, name: bytes, value: bytes, flags: int) -> Outcome[Inode]:
     if len(value) > MAX_XATTR_VALUE_BYTES:
         raise FsError(E2BIG)
     if flags not in (0, XATTR_CREATE, XATTR_REPLACE):
@@ -95,12 +109,14 @@ def setxattr(view: View, ctx: Context, ino: int, name: bytes, value: bytes, flag
 
 
 def removexattr(view: View, ctx: Context, ino: int, name: bytes) -> Outcome[Inode]:
-    """Removes an attribute. ENODATA where there is none."""
+    """Removes an attribute. ENODATA where there is none, but for ACLs."""
     _check_name(name)
     inode = need_inode(view, ino)
     writes: WriteSet = {}
     flags = _without(view, ino, inode, name, writes)
     if not writes:
+        if name in (ACCESS, DEFAULT):
+            return Outcome(inode, {})
         raise FsError(ENODATA)
     changed = inode._replace(flags=flags, ctime_ns=ctx.now_ns)
     writes[inode_key(ino)] = changed
@@ -125,6 +141,73 @@ def _without(view: View, ino: int, inode: Inode, name: bytes, writes: WriteSet) 
             if not left and len(buckets) == 1:
                 flags &= ~INODE_HAS_XATTRS
     return flags
+
+
+def add_xattrs(view: View, ino: int, xattrs: Sequence[Xattr], writes: WriteSet) -> int:
+    """Adds all attributes of a new inode; returns its flags."""
+    if not xattrs:
+        return 0
+    seed = hash_seed(view)
+    flags = INODE_HAS_XATTRS
+    buckets: dict[int, XattrBucket] = {}
+    for attr in xattrs:
+        attr_hash = name_hash(seed, attr.name)
+        buckets[attr_hash] = (*buckets.get(attr_hash, ()), attr)
+        if attr.name == CAPABILITY:
+            flags |= INODE_HAS_CAPABILITY
+    for attr_hash, bucket in buckets.items():
+        if len(bucket) > MAX_BUCKET_ENTRIES:
+            raise FsError(ENOSPC, "too many attributes of one file share a hash")
+        writes[xattr_key(ino, attr_hash)] = bucket
+    return flags
+
+
+def default_acl(view: View, ino: int, inode: Inode) -> Acl:
+    """The ACL that what is made in a folder inherits; empty where it has none."""
+    return decode_acl(_value(view, ino, inode, DEFAULT) or encode_acl(()))
+
+
+def keep_acl(view: View, ino: int, inode: Inode, mode: int, writes: WriteSet) -> None:
+    """Adds what a chmod to `mode` changes in the access ACL, where there is one."""
+    value = _value(view, ino, inode, ACCESS)
+    if value is None:
+        return
+    attr_hash = name_hash(hash_seed(view), ACCESS)
+    kept = Xattr(ACCESS, encode_acl(with_mode(decode_acl(value), mode)))
+    bucket = next(bucket for at, bucket in _all(view, ino, inode) if at == attr_hash)
+    writes[xattr_key(ino, attr_hash)] = tuple([kept if attr.name == ACCESS else attr for attr in bucket])
+
+
+def _set_access_acl(view: View, ctx: Context, ino: int, value: bytes, flags: int) -> Outcome[Inode]:
+    """Sets the access ACL, and the mode that shows it; one that a mode says all of becomes that mode.
+
+    As with chmod, set-group-id goes where the caller is no member of the group.
+    """
+    acl = decode_acl(value)
+    inode = need_inode(view, ino)
+    if S_ISLNK(inode.mode):
+        raise FsError(EOPNOTSUPP)
+    bits, is_plain = mode_of(acl)
+    mode = inode.mode & ~0o777 | bits
+    if ctx.uid and inode.gid not in (ctx.gid, *ctx.groups):
+        mode &= ~S_ISGID
+    if is_plain:
+        writes: WriteSet = {}
+        left = _without(view, ino, inode, ACCESS, writes)
+        changed = inode._replace(mode=mode if acl else inode.mode, flags=left, ctime_ns=ctx.now_ns)
+    else:
+        stored = _set(view, ctx, ino, ACCESS, encode_acl(acl), flags)
+        writes, changed = stored.writes, stored.value._replace(mode=mode)
+    writes[inode_key(ino)] = changed
+    return Outcome(changed, writes)
+
+
+def _value(view: View, ino: int, inode: Inode, name: bytes) -> bytes | None:
+    for _, bucket in _all(view, ino, inode):
+        for attr in bucket:
+            if attr.name == name:
+                return attr.value
+    return None
 
 
 def _all(view: View, ino: int, inode: Inode) -> Buckets:

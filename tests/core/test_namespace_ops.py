@@ -20,6 +20,8 @@ from redfs.core.records import (
     MAX_FILE_BYTES,
     MAX_GENERATION_RANGES,
     MAX_PIECES,
+    MAX_TIME_NS,
+    MIN_TIME_NS,
     ROOT_KEY,
     SLOT_BYTES,
     GenerationRange,
@@ -28,7 +30,9 @@ from redfs.core.records import (
     Kind,
     Orphan,
     Piece,
+    decode_inode,
     dirent_key,
+    encode_inode,
     generation_of,
     inode_key,
     name_hash,
@@ -338,6 +342,31 @@ def test_sizes_are_bounded(view: ns.MemoryView) -> None:
     fails(e.EFBIG, lambda: ns.setattr(view, CTX, 2, size=MAX_FILE_BYTES + 1))
     fails(e.EFBIG, lambda: ns.record_data(view, 2, {}, MAX_FILE_BYTES + 1, None, None))
     fails(e.EINVAL, lambda: ns.setattr(view, CTX, 2, size=-1))
+
+
+@pytest.mark.parametrize("field", ["atime_ns", "mtime_ns", "ctime_ns"])
+@pytest.mark.parametrize(("asked", "kept"), [(1 << 63, MAX_TIME_NS), (-(1 << 63) - 1, MIN_TIME_NS), (-1, -1)])
+def test_times_are_bounded_by_what_a_record_holds(view: ns.MemoryView, field: str, asked: int, kept: int) -> None:
+    view.apply(ns.create(view, CTX, ROOT, b"f", 0o644, 2).writes)
+    times: dict[str, Any] = {field: asked}
+    writes = ns.setattr(view, CTX, 2, **times).writes
+    changed = writes[inode_key(2)]
+    assert isinstance(changed, Inode)
+    assert getattr(changed, field) == kept
+    assert decode_inode(encode_inode(changed)) == changed
+
+
+@pytest.mark.parametrize(("uid", "gid", "groups", "keeps"), [
+    (0, 0, (), True), (1, 7, (), True), (1, 1, (7,), True), (1, 1, (), False), (1, 1, (8,), False),
+])  # fmt: skip
+def test_a_set_group_id_program_needs_a_member_of_its_group(
+    view: ns.MemoryView, uid: int, gid: int, groups: tuple[int, ...], keeps: bool
+) -> None:
+    view.apply(ns.setattr(view, CTX, ROOT, mode=0o2777, gid=7).writes)
+    who = ns.Context(uid, gid, 5, groups=frozenset(groups))
+    made = ns.create(view, who, ROOT, b"program", 0o2755, 2).value.inode
+    assert (made.gid, made.mode & 0o7777) == (7, 0o2755 if keeps else 0o755)
+    assert ns.create(view, who, ROOT, b"data", 0o2644, 3).value.inode.mode & 0o7777 == 0o2644
 
 
 def test_recorded_data_never_passes_the_size(view: ns.MemoryView) -> None:
