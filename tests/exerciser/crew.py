@@ -8,6 +8,7 @@ without the others. A process that ends or hangs is a failure of the run, never 
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import traceback
 import zlib
 from collections.abc import Sequence
@@ -25,6 +26,9 @@ ANSWER_S = 300.0
 """For a round or a look at everything, with the coordinator killed meanwhile, on a busy machine."""
 SHARED_HANDS = 3
 """Processes that work in one folder, one operation after the other."""
+_ROOT = str(Path(__file__).resolve().parents[2])
+if _ROOT not in sys.path:
+    sys.path.append(_ROOT)  # new processes get this path, and must find `tests`; pytest by itself leaves it out
 _processes = multiprocessing.get_context("spawn")
 
 
