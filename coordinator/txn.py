@@ -17,6 +17,7 @@ from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
 from redfs.coordinator.figures import FiguresBook
 from redfs.coordinator.leases import Leases
+from redfs.coordinator.open_book import OpenBook
 from redfs.coordinator.progress import JobProgress
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
@@ -67,6 +68,7 @@ class Environment:
     progress: JobProgress
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
+    open_book: OpenBook = field(default_factory=OpenBook)
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
     ancestry: Ancestry = field(default_factory=Ancestry)

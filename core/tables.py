@@ -347,6 +347,10 @@ class Access(IntEnum):
     READ_WRITE = 2
     VIEW = 3
     """A frozen point held for one session; no mount."""
+    SHARED = 4
+    """Reads and writes, and lets others do so: alone it holds the delegation, with others the coordinator runs all."""
+    SHARED_READ_ONLY = 5
+    """Reads, and sees every change as it happens, like SHARED."""
 
 
 class SessionRow(NamedTuple):

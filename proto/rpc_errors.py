@@ -90,13 +90,13 @@ def abort_with(context: grpc.ServicerContext, error: RedfsError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def rebuild(code: str, message: str, missing_blocks: tuple[int, ...] = ()) -> RedfsError:
+def rebuild(code: str, message: str, missing_blocks: tuple[int, ...] = (), errno: int = 0) -> RedfsError:
     """The error that the other side raised; a code from a newer peer becomes a plain `RedfsError`."""
     cls = BY_CODE.get(code, RedfsError)
     if issubclass(cls, CommitRefused):
         return cls(message, missing_blocks)
     if issubclass(cls, FsError):
-        return RedfsError(message)
+        return FsError(errno, message) if errno else RedfsError(message)
     return cls(message)
 
 
@@ -126,9 +126,10 @@ def from_rpc(error: grpc.RpcError, peer: str = "the coordinator") -> RedfsError:
 def failure_of(error: RedfsError) -> pb.Failure:
     """The message of an error on a stream."""
     missing = error.missing_blocks if isinstance(error, CommitRefused) else ()
-    return pb.Failure(code=error.code, message=str(error), missing_blocks=missing)
+    errno = error.errno if isinstance(error, FsError) else 0
+    return pb.Failure(code=error.code, message=str(error), missing_blocks=missing, errno=errno)
 
 
 def error_of(failure: pb.Failure) -> RedfsError:
     """The error in a stream's message."""
-    return rebuild(failure.code, failure.message, tuple(failure.missing_blocks))
+    return rebuild(failure.code, failure.message, tuple(failure.missing_blocks), failure.errno)

@@ -19,14 +19,16 @@ class ProtocolVersion(_message.Message):
     def __init__(self, version: _Optional[int] = ..., compatible_features: _Optional[int] = ..., read_only_features: _Optional[int] = ..., incompatible_features: _Optional[int] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("code", "message", "missing_blocks")
+    __slots__ = ("code", "message", "missing_blocks", "errno")
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     MISSING_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    ERRNO_FIELD_NUMBER: _ClassVar[int]
     code: str
     message: str
     missing_blocks: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., missing_blocks: _Optional[_Iterable[int]] = ...) -> None: ...
+    errno: int
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., missing_blocks: _Optional[_Iterable[int]] = ..., errno: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
     __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation", "damaged_shards", "missing_shards", "disk_failed")
@@ -97,7 +99,7 @@ class Block(_message.Message):
     def __init__(self, block_id: _Optional[int] = ..., segment_id: _Optional[int] = ..., offset: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., plain_bytes: _Optional[int] = ..., codec: _Optional[int] = ..., checksum: _Optional[int] = ..., fingerprint: _Optional[bytes] = ...) -> None: ...
 
 class Volume(_message.Message):
-    __slots__ = ("volume_id", "kind", "name", "parent_id", "state", "created_ns", "protection", "description", "color", "compression", "minimum_nodes", "mounts", "quota_bytes", "usage", "schedule_id", "origin", "allowed")
+    __slots__ = ("volume_id", "kind", "name", "parent_id", "state", "created_ns", "protection", "description", "color", "compression", "minimum_nodes", "mounts", "quota_bytes", "usage", "schedule_id", "origin", "allowed", "shared", "in_shared_mode")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +117,8 @@ class Volume(_message.Message):
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    IN_SHARED_MODE_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     kind: str
     name: str
@@ -132,7 +136,9 @@ class Volume(_message.Message):
     schedule_id: int
     origin: str
     allowed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., parent_id: _Optional[int] = ..., state: _Optional[str] = ..., created_ns: _Optional[int] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., mounts: _Optional[_Iterable[str]] = ..., quota_bytes: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., schedule_id: _Optional[int] = ..., origin: _Optional[str] = ..., allowed: _Optional[_Iterable[str]] = ...) -> None: ...
+    shared: bool
+    in_shared_mode: bool
+    def __init__(self, volume_id: _Optional[int] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., parent_id: _Optional[int] = ..., state: _Optional[str] = ..., created_ns: _Optional[int] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., mounts: _Optional[_Iterable[str]] = ..., quota_bytes: _Optional[int] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., schedule_id: _Optional[int] = ..., origin: _Optional[str] = ..., allowed: _Optional[_Iterable[str]] = ..., shared: _Optional[bool] = ..., in_shared_mode: _Optional[bool] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("logical_bytes", "stored_bytes", "logical_alone_bytes", "stored_alone_bytes")
@@ -185,32 +191,38 @@ class RenewReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("name", "read_only", "view", "volume_id")
+    __slots__ = ("name", "read_only", "view", "volume_id", "shared")
     NAME_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     read_only: bool
     view: bool
     volume_id: int
-    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ..., volume_id: _Optional[int] = ...) -> None: ...
+    shared: bool
+    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ..., volume_id: _Optional[int] = ..., shared: _Optional[bool] = ...) -> None: ...
 
 class AttachReply(_message.Message):
-    __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes")
+    __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes", "shared", "read_only")
     VOLUME_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
     EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
     WRITABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     volume: Volume
     lineage: int
     epoch: int
     root: bytes
     exclusive: bool
     writable_bytes: int
-    def __init__(self, volume: _Optional[_Union[Volume, _Mapping]] = ..., lineage: _Optional[int] = ..., epoch: _Optional[int] = ..., root: _Optional[bytes] = ..., exclusive: _Optional[bool] = ..., writable_bytes: _Optional[int] = ...) -> None: ...
+    shared: bool
+    read_only: bool
+    def __init__(self, volume: _Optional[_Union[Volume, _Mapping]] = ..., lineage: _Optional[int] = ..., epoch: _Optional[int] = ..., root: _Optional[bytes] = ..., exclusive: _Optional[bool] = ..., writable_bytes: _Optional[int] = ..., shared: _Optional[bool] = ..., read_only: _Optional[bool] = ...) -> None: ...
 
 class Detach(_message.Message):
     __slots__ = ("volume_id",)
@@ -478,6 +490,228 @@ class Substitution(_message.Message):
     stored: int
     def __init__(self, block: _Optional[int] = ..., stored: _Optional[int] = ...) -> None: ...
 
+class Look(_message.Message):
+    __slots__ = ("volume_id", "lineage", "operation", "ino", "name", "after_cookie", "limit", "offset", "size")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    AFTER_COOKIE_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    lineage: int
+    operation: str
+    ino: int
+    name: bytes
+    after_cookie: int
+    limit: int
+    offset: int
+    size: int
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., operation: _Optional[str] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., after_cookie: _Optional[int] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Listed(_message.Message):
+    __slots__ = ("cookie", "name", "ino", "file_type", "inode")
+    COOKIE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    FILE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    cookie: int
+    name: bytes
+    ino: int
+    file_type: int
+    inode: bytes
+    def __init__(self, cookie: _Optional[int] = ..., name: _Optional[bytes] = ..., ino: _Optional[int] = ..., file_type: _Optional[int] = ..., inode: _Optional[bytes] = ...) -> None: ...
+
+class LookReply(_message.Message):
+    __slots__ = ("ino", "inode", "value", "names", "entries", "slots", "blocks", "segments")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    inode: bytes
+    value: bytes
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    entries: _containers.RepeatedCompositeFieldContainer[Listed]
+    slots: _containers.RepeatedCompositeFieldContainer[Row]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., value: _Optional[bytes] = ..., names: _Optional[_Iterable[bytes]] = ..., entries: _Optional[_Iterable[_Union[Listed, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class Change(_message.Message):
+    __slots__ = ("volume_id", "lineage", "number", "answered", "operation", "uid", "gid", "groups", "ino", "name", "new_parent", "new_name", "mode", "rdev", "flags", "value", "attributes", "inode", "rows", "size")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NEW_PARENT_FIELD_NUMBER: _ClassVar[int]
+    NEW_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    RDEV_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    lineage: int
+    number: int
+    answered: int
+    operation: str
+    uid: int
+    gid: int
+    groups: _containers.RepeatedScalarFieldContainer[int]
+    ino: int
+    name: bytes
+    new_parent: int
+    new_name: bytes
+    mode: int
+    rdev: int
+    flags: int
+    value: bytes
+    attributes: SetAttributes
+    inode: bytes
+    rows: _containers.RepeatedCompositeFieldContainer[Row]
+    size: int
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., operation: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ..., flags: _Optional[int] = ..., value: _Optional[bytes] = ..., attributes: _Optional[_Union[SetAttributes, _Mapping]] = ..., inode: _Optional[bytes] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., size: _Optional[int] = ...) -> None: ...
+
+class SetAttributes(_message.Message):
+    __slots__ = ("mode", "uid", "gid", "size", "atime_ns", "mtime_ns", "ctime_ns")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ATIME_NS_FIELD_NUMBER: _ClassVar[int]
+    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    CTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    def __init__(self, mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., size: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ...) -> None: ...
+
+class ChangeReply(_message.Message):
+    __slots__ = ("number", "ino", "inode", "replaced", "replaced_inode", "existed")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_INODE_FIELD_NUMBER: _ClassVar[int]
+    EXISTED_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    ino: int
+    inode: bytes
+    replaced: int
+    replaced_inode: bytes
+    existed: bool
+    def __init__(self, number: _Optional[int] = ..., ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., replaced: _Optional[int] = ..., replaced_inode: _Optional[bytes] = ..., existed: _Optional[bool] = ...) -> None: ...
+
+class StoredPart(_message.Message):
+    __slots__ = ("block_id", "bytes", "block_offset")
+    BLOCK_ID_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    block_id: int
+    bytes: int
+    block_offset: int
+    def __init__(self, block_id: _Optional[int] = ..., bytes: _Optional[int] = ..., block_offset: _Optional[int] = ...) -> None: ...
+
+class WriteThrough(_message.Message):
+    __slots__ = ("volume_id", "lineage", "number", "answered", "ino", "offset", "append", "segments", "blocks", "parts", "expected")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    APPEND_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    lineage: int
+    number: int
+    answered: int
+    ino: int
+    offset: int
+    append: bool
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    parts: _containers.RepeatedCompositeFieldContainer[StoredPart]
+    expected: _containers.RepeatedCompositeFieldContainer[Row]
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., ino: _Optional[int] = ..., offset: _Optional[int] = ..., append: _Optional[bool] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., parts: _Optional[_Iterable[_Union[StoredPart, _Mapping]]] = ..., expected: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+
+class WriteThroughReply(_message.Message):
+    __slots__ = ("number", "offset", "inode", "full")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    INODE_FIELD_NUMBER: _ClassVar[int]
+    FULL_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    offset: int
+    inode: bytes
+    full: _containers.RepeatedCompositeFieldContainer[Row]
+    def __init__(self, number: _Optional[int] = ..., offset: _Optional[int] = ..., inode: _Optional[bytes] = ..., full: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+
+class GiveBack(_message.Message):
+    __slots__ = ("volume_id", "open_inodes")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    OPEN_INODES_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    open_inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, volume_id: _Optional[int] = ..., open_inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class GiveBackReply(_message.Message):
+    __slots__ = ("attached",)
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    attached: AttachReply
+    def __init__(self, attached: _Optional[_Union[AttachReply, _Mapping]] = ...) -> None: ...
+
+class BecomeExclusive(_message.Message):
+    __slots__ = ("volume_id",)
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
+
+class BecomeExclusiveReply(_message.Message):
+    __slots__ = ("attached",)
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    attached: AttachReply
+    def __init__(self, attached: _Optional[_Union[AttachReply, _Mapping]] = ...) -> None: ...
+
+class DeclareOpen(_message.Message):
+    __slots__ = ("volume_id", "open_inodes")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    OPEN_INODES_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    open_inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, volume_id: _Optional[int] = ..., open_inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DeclareOpenReply(_message.Message):
+    __slots__ = ("gone",)
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    gone: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, gone: _Optional[_Iterable[int]] = ...) -> None: ...
+
 class ListNodes(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -551,7 +785,7 @@ class ReportFiguresReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done")
+    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
@@ -579,6 +813,14 @@ class SessionRequest(_message.Message):
     REPORT_FIGURES_FIELD_NUMBER: _ClassVar[int]
     COPY_DONE_FIELD_NUMBER: _ClassVar[int]
     REBASE_DONE_FIELD_NUMBER: _ClassVar[int]
+    LOOK_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    GIVE_BACK_FIELD_NUMBER: _ClassVar[int]
+    BECOME_EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    DECLARE_OPEN_FIELD_NUMBER: _ClassVar[int]
+    RECALL_DONE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     open: Open
     renew: Renew
@@ -606,7 +848,15 @@ class SessionRequest(_message.Message):
     report_figures: ReportFigures
     copy_done: CopyDone
     rebase_done: RebaseDone
-    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ...) -> None: ...
+    look: Look
+    change: Change
+    write_through: WriteThrough
+    give_back: GiveBack
+    become_exclusive: BecomeExclusive
+    declare_open: DeclareOpen
+    recall_done: RecallDone
+    forget_done: ForgetDone
+    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ..., look: _Optional[_Union[Look, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., write_through: _Optional[_Union[WriteThrough, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusive, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpen, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDone, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDone, _Mapping]] = ...) -> None: ...
 
 class Flush(_message.Message):
     __slots__ = ("flush_id", "volume_id", "hold", "hold_s")
@@ -682,6 +932,50 @@ class CopyDoneReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Recall(_message.Message):
+    __slots__ = ("recall_id", "volume_id")
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    recall_id: int
+    volume_id: int
+    def __init__(self, recall_id: _Optional[int] = ..., volume_id: _Optional[int] = ...) -> None: ...
+
+class RecallDone(_message.Message):
+    __slots__ = ("recall_id",)
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
+    recall_id: int
+    def __init__(self, recall_id: _Optional[int] = ...) -> None: ...
+
+class RecallDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Alone(_message.Message):
+    __slots__ = ("volume_id",)
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
+
+class Forget(_message.Message):
+    __slots__ = ("forget_id", "volume_id", "inodes")
+    FORGET_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    forget_id: int
+    volume_id: int
+    inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ForgetDone(_message.Message):
+    __slots__ = ("forget_id",)
+    FORGET_ID_FIELD_NUMBER: _ClassVar[int]
+    forget_id: int
+    def __init__(self, forget_id: _Optional[int] = ...) -> None: ...
+
+class ForgetDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -691,13 +985,16 @@ class CloseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done")
+    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     COPY_FIELD_NUMBER: _ClassVar[int]
     REBASE_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
@@ -724,12 +1021,23 @@ class SessionReply(_message.Message):
     REPORT_FIGURES_FIELD_NUMBER: _ClassVar[int]
     COPY_DONE_FIELD_NUMBER: _ClassVar[int]
     REBASE_DONE_FIELD_NUMBER: _ClassVar[int]
+    LOOK_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    GIVE_BACK_FIELD_NUMBER: _ClassVar[int]
+    BECOME_EXCLUSIVE_FIELD_NUMBER: _ClassVar[int]
+    DECLARE_OPEN_FIELD_NUMBER: _ClassVar[int]
+    RECALL_DONE_FIELD_NUMBER: _ClassVar[int]
+    FORGET_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     failure: Failure
     flush: Flush
     gone: Gone
     copy: Copy
     rebase: Rebase
+    recall: Recall
+    alone: Alone
+    forget: Forget
     open: OpenReply
     renew: RenewReply
     attach: AttachReply
@@ -756,10 +1064,18 @@ class SessionReply(_message.Message):
     report_figures: ReportFiguresReply
     copy_done: CopyDoneReply
     rebase_done: RebaseDoneReply
-    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ...) -> None: ...
+    look: LookReply
+    change: ChangeReply
+    write_through: WriteThroughReply
+    give_back: GiveBackReply
+    become_exclusive: BecomeExclusiveReply
+    declare_open: DeclareOpenReply
+    recall_done: RecallDoneReply
+    forget_done: ForgetDoneReply
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ...) -> None: ...
 
 class VolumeCreate(_message.Message):
-    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed")
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed", "shared")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROTECTION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -768,6 +1084,7 @@ class VolumeCreate(_message.Message):
     MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
     QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
     HASH_SEED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     protection: str
     description: str
@@ -776,7 +1093,8 @@ class VolumeCreate(_message.Message):
     minimum_nodes: int
     quota_bytes: int
     hash_seed: int
-    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., hash_seed: _Optional[int] = ...) -> None: ...
+    shared: bool
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., hash_seed: _Optional[int] = ..., shared: _Optional[bool] = ...) -> None: ...
 
 class VolumeClone(_message.Message):
     __slots__ = ("source", "name", "backed", "snapshot", "settings")
@@ -855,7 +1173,7 @@ class VolumeDelete(_message.Message):
     def __init__(self, name: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
 
 class VolumeSet(_message.Message):
-    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes")
+    __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "shared")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROTECTION_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -863,6 +1181,7 @@ class VolumeSet(_message.Message):
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_NODES_FIELD_NUMBER: _ClassVar[int]
     QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     protection: str
     description: str
@@ -870,7 +1189,8 @@ class VolumeSet(_message.Message):
     compression: str
     minimum_nodes: int
     quota_bytes: int
-    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ...) -> None: ...
+    shared: bool
+    def __init__(self, name: _Optional[str] = ..., protection: _Optional[str] = ..., description: _Optional[str] = ..., color: _Optional[str] = ..., compression: _Optional[str] = ..., minimum_nodes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., shared: _Optional[bool] = ...) -> None: ...
 
 class VolumeList(_message.Message):
     __slots__ = ("volumes",)
