@@ -169,6 +169,7 @@ class FuseAdapter(pyfuse3.Operations):
         self.session = session
         self.figures = MountFigures()
         self.changed_mode()
+        vfs.on_mode = self.changed_mode
         self._waiting = 0
 
     def changed_mode(self) -> None:

@@ -81,6 +81,8 @@ class Vfs:
         self._reader = reader
         self.gate = Gate()
         """Every request passes it."""
+        self.on_mode: Callable[[], None] = lambda: None
+        """Called when the volume begins or ends to be shared."""
         self.on_rolled_back: Callable[[], None] = self._nobody_follows
         """Called when the coordinator refuses a change because the volume was rolled back."""
         self._files: dict[int, Handle] = {}
@@ -583,6 +585,7 @@ class Vfs:
         self._places = places
         self.names.places.clear()
         self._statfs = None
+        self.on_mode()
         return list(there)
 
     def _folder_places(self) -> dict[int, tuple[int, bytes, int]]:
