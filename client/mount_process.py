@@ -66,6 +66,7 @@ class Options:
     foreground: bool
     read_only: bool
     relatime: bool
+    shared: bool
     kernel_options: tuple[str, ...]
     log_file: Path | None
     give_up_s: float
@@ -81,6 +82,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--foreground", action="store_true", help="stay in this terminal, log to it")
     parser.add_argument("--read-only", action="store_true", help="allow no changes")
     parser.add_argument("--relatime", action="store_true", help="let reading change access times, seldom")
+    parser.add_argument("--shared", action="store_true", help="let others that say so too mount it and write")
     parser.add_argument(
         "--kernel-option", action="append", default=[], metavar="FLAG", help="noexec, suid and the like"
     )
@@ -95,6 +97,7 @@ def parse(arguments: Sequence[str]) -> Options:
         a.foreground,
         a.read_only,
         a.relatime,
+        a.shared,
         tuple(a.kernel_option),
         a.log_file,
         a.give_up_s,
@@ -232,7 +235,9 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     lost: str | None = None
     try:
         attached = await session.call(
-            attach=pb.Attach(name=options.volume, read_only=options.read_only or "@" in options.volume)
+            attach=pb.Attach(
+                name=options.volume, read_only=options.read_only or "@" in options.volume, shared=options.shared
+            )
         )
         data_config = DataConfig()
         nodes = NodePool(session, data_config)

@@ -69,6 +69,8 @@ class Environment:
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
     open_book: OpenBook = field(default_factory=OpenBook)
+    recalled: dict[int, int] = field(default_factory=dict)
+    """volume -> who gave its delegation back, until that one's kernel shows nothing old any more (`sharing.py`)."""
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
     ancestry: Ancestry = field(default_factory=Ancestry)
