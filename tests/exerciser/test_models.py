@@ -134,7 +134,7 @@ def test_programs_have_their_own_seeds_and_share_the_hosts() -> None:
 
 
 def test_a_file_of_the_machines_file_system_is_what_the_model_says(tmp_path: Path) -> None:
-    program = FileProgram(1, tmp_path / "file")
+    program = FileProgram(1, [tmp_path / "file"])
     program.run(400)
     program.verify()
     program.save()
@@ -148,7 +148,7 @@ def test_a_file_of_the_machines_file_system_is_what_the_model_says(tmp_path: Pat
 
 
 def test_another_byte_is_found(tmp_path: Path) -> None:
-    program = FileProgram(2, tmp_path / "file")
+    program = FileProgram(2, [tmp_path / "file"])
     program.run(200)
     data = bytearray((tmp_path / "file").read_bytes())
     data[len(data) // 2] ^= 1
