@@ -2,8 +2,8 @@
 
 `--folder` names an empty folder in a mount; given twice, the second is the same folder on another host. With `--pool`
 and `--volume` the folders are the volume's own mounts (several with --shared), and nodes are killed, the volume is
-remounted and rolled back meanwhile. A difference ends the run with exit code 1 and says program, step and seed; `--only PROGRAM --operations
-STEP` goes there again without the other programs.
+remounted and rolled back meanwhile. A difference ends the run with exit code 1 and says program, step and seed;
+`--only PROGRAM --operations STEP` goes there again without the other programs.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def test_programs_have_their_own_seeds_and_share_the_hosts() -> None:
     hosts = [Path("/host-1"), Path("/host-2")]
     planned = plans(1, hosts, None, trees=2, files=1)
     assert [plan.name for plan in planned] == ["tree-0", "tree-1", "shared", "file-0"]
-    assert [len(plan.mounts) for plan in planned] == [1, 1, 2, 1]
+    assert [len(plan.mounts) for plan in planned] == [1, 1, 2, 2]
     assert len({plan.seed for plan in planned}) == 4
     assert plans(1, hosts, None, trees=1, files=0)[0].seed == planned[0].seed
 
