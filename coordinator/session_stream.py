@@ -16,7 +16,7 @@ import grpc.aio
 
 from redfs.coordinator import convert
 from redfs.coordinator.coordinator import Outcome
-from redfs.coordinator.requests import Later, Requests, is_quick, open_session
+from redfs.coordinator.requests import Forget, Later, Requests, is_quick, open_session
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
 from redfs.core.errors import InvalidArgument, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
@@ -50,6 +50,7 @@ class SessionStream:
         self._outgoing_bytes = 0
         self._in_flight = 0
         self._long_reads = 0
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -72,7 +73,7 @@ class SessionStream:
                 await self._finish(writer)
         finally:
             self._shell.stream_closed(self._session_id, self)
-            await cancel_and_wait([reader, writer, ended])
+            await cancel_and_wait([reader, writer, ended, *self._forgetting])
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
         """Lets what is under way be answered, within reason."""
@@ -146,8 +147,9 @@ class SessionStream:
         try:
             result = self._requests.handle(self._session_id, request)
             if isinstance(result, Later):
-                reply = result.reply
-                self._shell.state.submit(result.command, lambda outcome: self._command_done(request_id, reply, outcome))
+                self._shell.state.submit(
+                    result.command, lambda outcome: self._command_done(request_id, result, outcome)
+                )
                 return
         except Exception as error:  # noqa: BLE001 - told to the client, logged where it is a bug
             self._fail(request_id, error)
@@ -156,11 +158,25 @@ class SessionStream:
 
     # -- answers out
 
-    def _command_done(self, request_id: int, reply: Any, outcome: Outcome) -> None:
+    def _command_done(self, request_id: int, later: Later, outcome: Outcome) -> None:
         if outcome.error is not None:
             self._fail(request_id, outcome.error)
-        else:
-            self._send(pb.SessionReply(request_id=request_id, **reply(outcome.value)))
+            return
+        reply = pb.SessionReply(request_id=request_id, **later.reply(outcome.value))
+        forget = later.forget(outcome.value)
+        if forget is None:
+            self._send(reply)
+            return
+        # As many as requests are under way. One whose stream ends first is sent again by the client.
+        waiting = start(self._send_when_forgotten(reply, forget), "session forget")
+        self._forgetting.add(waiting)
+        waiting.add_done_callback(self._forgetting.discard)
+
+    async def _send_when_forgotten(self, reply: pb.SessionReply, forget: Forget) -> None:
+        await asyncio.gather(
+            *[self._shell.forget(session, forget.volume_id, forget.ino) for session in sorted(forget.sessions)]
+        )
+        self._send(reply)
 
     def _long_read_done(self, request_id: int, future: asyncio.Future[Any]) -> None:
         self._long_reads -= 1
