@@ -44,7 +44,9 @@ def check_protocol(peer: pb.ProtocolVersion, what: str) -> None:
         )
 
 
-def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str]) -> pb.Volume:
+def to_volume(
+    row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str], *, in_shared_mode: bool
+) -> pb.Volume:
     return pb.Volume(
         volume_id=row.volume_id,
         kind=KIND_NAMES[row.kind],
@@ -68,6 +70,8 @@ def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iter
         schedule_id=row.schedule_id,
         origin=row.origin,
         allowed=allowed,
+        shared=row.shared,
+        in_shared_mode=in_shared_mode,
     )
 
 

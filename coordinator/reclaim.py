@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import add_job, end_job
+from redfs.coordinator.sessions import holder_of
 from redfs.coordinator.shared_opens import open_inodes
 from redfs.coordinator.txn import Txn
-from redfs.coordinator.volumes import holder_of
 from redfs.core.errors import InternalError
 from redfs.core.namespace import slot_is_dead
 from redfs.core.records import (

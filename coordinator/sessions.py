@@ -5,16 +5,24 @@ client that comes back goes on where it was. The exclusive delegation of a live 
 commits nothing. A session whose lease lapsed keeps its place until somebody else asks for its volume, or for
 `session_keep_s`; then it is ended here, in the same order as commits, so nothing of it can become visible afterwards.
 
+A volume is in **exclusive mode** while a session holds its delegation, and in **shared mode** while sharing attachments
+(`tables.SHARING`) are there and none of them holds it. Only commands here change the mode: `attach` (the first one gets
+the delegation), `give_back`, `become_exclusive`, and whatever takes the holder's volume away.
+
 Raises LeaseLapsed where the session has ended, Busy where another one stands in the way.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from errno import EROFS
+from functools import partial
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import add_job
+from redfs.coordinator.leases import Leases
+from redfs.coordinator.open_book import MAX_OPEN_INODES
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, FsError, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
 from redfs.core.kv import ReadKv
@@ -34,6 +42,7 @@ from redfs.core.tables import (
     REPLIES,
     RESERVATIONS,
     SESSIONS,
+    SHARING,
     TOKEN_BYTES,
     Access,
     JobKind,
@@ -66,11 +75,6 @@ MAX_INODES_PER_GRANT = 1 << 20
 MAX_INO = (1 << 48) - 1
 """Mounts use the bits above for the snapshots that they show inside (`client/fs/snapshot_views.py`). A family that
 makes a million files each second comes here after nine years."""
-
-
-_SHARED = bytes([Access.SHARED])
-SHARING = (_SHARED, bytes([Access.SHARED_READ_ONLY]))
-"""Values of ATTACHMENTS and MOUNTS of those that take part in shared mode."""
 
 
 class Opened(NamedTuple):
@@ -120,8 +124,7 @@ def require_delegation(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
 
 def require_writer(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
     """The row of a volume that the session may write data for: it holds the delegation, or shares it. LeaseLapsed."""
-    holder = txn.kv.get(DELEGATIONS, u64_key(volume_id))
-    if holder is None and txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id)) == _SHARED:
+    if holder_of(txn.kv, volume_id) is None and access_of(txn.kv, session_id, volume_id) == Access.SHARED:
         return txn.tree.require(volume_id)
     return require_delegation(txn, session_id, volume_id)
 
@@ -132,49 +135,216 @@ def require_shared(kv: ReadKv, session_id: int, volume_id: int, write: bool) -> 
     LeaseLapsed where it was taken away. NotAllowed where the session does not share it, Busy where one mount has it for
     itself now: the session asks how the volume stands. EROFS for a write of one that only reads.
     """
-    access = kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    access = access_of(kv, session_id, volume_id)
     row = None if access is None else ReadTree(kv).get(volume_id)
     if access is None or row is None:
         raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
     if access not in SHARING:
         raise NotAllowed(f"this mount does not share {row.name!r}: mount it with --shared")
-    if kv.get(DELEGATIONS, u64_key(volume_id)) is not None:
+    if holder_of(kv, volume_id) is not None:
         raise Busy(f"one mount has {row.name!r} for itself just now: ask how the volume stands, and try again")
-    if write and access != _SHARED:
+    if write and access != Access.SHARED:
         raise FsError(EROFS)
     return row
 
 
-def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[VolumeRow, bool, bytes]:
+class RecallNeeded(Busy):
+    """Whoever has the volume shares it, and must give it back first: `sharing.py` sees to that and attaches again.
+
+    Never told to a client.
+    """
+
+    def __init__(self, volume_id: int, message: str) -> None:
+        super().__init__(message)
+        self.volume_id = volume_id
+
+
+def attach(
+    txn: Txn, session_id: int, name: str, read_only: bool, *, shared: bool = False, alone: bool = False
+) -> tuple[VolumeRow, bool, bytes]:
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
     that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
+
+    With `shared`, or where the volume is one to be shared, the attachment is a sharing one (`alone`: never). The only
+    one of a volume takes the delegation, also one that reads only; it joins others in shared mode. Where another holds
+    the delegation: RecallNeeded if that one shares too, else Busy.
     """
     row = txn.tree.named(name)
     require_changeable(row, "mounted")
     _require_room(txn, session_id, row.volume_id)
-    if not read_only:
-        if row.kind != VolumeKind.LIVE:
-            raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
-        holder = txn.kv.get(DELEGATIONS, u64_key(row.volume_id))
-        if holder is not None and decode_u64(holder) != session_id:
-            _take_over(txn, decode_u64(holder), name)
+    if row.kind != VolumeKind.LIVE and not read_only:
+        raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
+    access = _wanted_access(row, read_only, shared and not alone, alone)
+    before = access_of(txn.kv, session_id, row.volume_id)
+    if before is not None and before != access and (before in SHARING or access in SHARING):
+        take_away(txn, session_id, row.volume_id)
+        before = None
+    exclusive = False
+    if access in SHARING:
+        exclusive = _join(txn, session_id, row, again=before is not None)
+    elif access == Access.READ_WRITE:
+        _require_alone(txn, session_id, row)
+        exclusive = True
+    if exclusive:
         txn.kv.put(DELEGATIONS, u64_key(row.volume_id), encode_u64(session_id))
-    access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
-    txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
-    txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
-    return row, not read_only, root_record(txn, row)
+    txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), bytes([access]))
+    txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), bytes([access]))
+    return row, exclusive, root_record(txn, row)
+
+
+def _wanted_access(row: VolumeRow, read_only: bool, shared: bool, alone: bool) -> Access:
+    if row.kind == VolumeKind.LIVE and (shared or (row.shared and not alone)):
+        return Access.SHARED_READ_ONLY if read_only else Access.SHARED
+    return Access.READ_ONLY if read_only else Access.READ_WRITE
+
+
+def _require_alone(txn: Txn, session_id: int, row: VolumeRow) -> None:
+    """Ends the lapsed sessions that stand in a writer's way. Raises Busy where one is valid."""
+    for other in _writing_or_sharing(txn, session_id, row.volume_id):
+        if txn.env.leases.valid(other):
+            raise _busy(txn, other, row.name)
+        end_session(txn, other)
+
+
+def _writing_or_sharing(txn: Txn, session_id: int, volume_id: int) -> list[int]:
+    """The other sessions that hold the volume's delegation or share it."""
+    holder = holder_of(txn.kv, volume_id)
+    found = dict.fromkeys(sharing_sessions(txn.kv, volume_id))
+    if holder is not None:
+        found[holder] = None
+    return [other for other in found if other != session_id]
+
+
+def _busy(txn: Txn, other: int, name: str) -> Busy:
+    who = require_session(txn, other).client_name
+    return Busy(f"{name!r} is mounted by {who}: unmount it there first, or mount both with --shared")
+
+
+def _join(txn: Txn, session_id: int, row: VolumeRow, *, again: bool) -> bool:
+    """Whether a sharing attachment gets the delegation, or has it. Ends lapsed sessions. RecallNeeded, Busy.
+
+    `again`: the session has the volume already, and is told how it stands.
+    """
+    volume_id = row.volume_id
+    book = txn.env.open_book
+    holder = holder_of(txn.kv, volume_id)
+    if holder == session_id:
+        return True
+    for other in _writing_or_sharing(txn, session_id, volume_id):
+        if not txn.env.leases.valid(other):
+            end_session(txn, other)
+        elif other == holder and access_of(txn.kv, other, volume_id) not in SHARING:
+            raise _busy(txn, other, row.name)
+        elif not again and (other == holder or txn.env.recalled.get(volume_id) == other):
+            raise RecallNeeded(volume_id, f"{row.name!r} is just becoming shared: try again")
+
+    def declare() -> None:
+        if not book.has_declared(volume_id, session_id):
+            book.declare(volume_id, session_id)
+
+    # After what ends here, which empties its part of the book then.
+    txn.after_commit.append(declare)
+    return not again and not _writing_or_sharing(txn, session_id, volume_id)
+
+
+def access_of(kv: ReadKv, session_id: int, volume_id: int) -> Access | None:
+    """How a session has a volume or view; None where it has it not."""
+    raw = kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    return None if raw is None else Access(raw[0])
+
+
+def holder_of(kv: ReadKv, volume_id: int) -> int | None:
+    """The session that holds the volume's exclusive delegation."""
+    raw = kv.get(DELEGATIONS, u64_key(volume_id))
+    return None if raw is None else decode_u64(raw)
+
+
+def sharing_sessions(kv: ReadKv, volume_id: int) -> list[int]:
+    """The sessions that share the volume, in either mode, by their numbers."""
+    return [session for session, raw in scan_pairs(kv, MOUNTS, volume_id) if raw[0] in SHARING]
+
+
+def writers_of(kv: ReadKv, volume_id: int) -> list[int]:
+    """Who can change the volume now: the holder of its delegation, or all that write in shared mode; by number."""
+    holder = holder_of(kv, volume_id)
+    if holder is not None:
+        return [] if access_of(kv, holder, volume_id) == Access.SHARED_READ_ONLY else [holder]
+    return [session for session, raw in scan_pairs(kv, MOUNTS, volume_id) if raw[0] == Access.SHARED]
+
+
+def in_shared_mode(kv: ReadKv, volume_id: int) -> bool:
+    """Whether the coordinator runs the volume's operations."""
+    return holder_of(kv, volume_id) is None and bool(sharing_sessions(kv, volume_id))
 
 
 def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
     """How a volume that the session has stands now, as `attach` tells it. LeaseLapsed where it was taken away."""
     require_session(txn, session_id)
-    access = txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
-    row = None if access is None or view_of(access) is not None else txn.tree.get(volume_id)
+    access = access_of(txn.kv, session_id, volume_id)
+    row = None if access is None or access == Access.VIEW else txn.tree.get(volume_id)
     if row is None:
         raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
-    return row, access == bytes([Access.READ_WRITE]), root_record(txn, row)
+    exclusive = access == Access.READ_WRITE or (access in SHARING and holder_of(txn.kv, volume_id) == session_id)
+    return row, exclusive, root_record(txn, row)
+
+
+def _require_sharing(txn: Txn, session_id: int, volume_id: int) -> None:
+    require_session(txn, session_id)
+    access = access_of(txn.kv, session_id, volume_id)
+    if access is None or access == Access.VIEW:
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    if access not in SHARING:
+        raise NotAllowed(f"this mount of volume {volume_id} does not share it: mount it with --shared")
+
+
+def give_back(txn: Txn, session_id: int, volume_id: int, open_inodes: Collection[int]) -> tuple[VolumeRow, bool, bytes]:
+    """The holder has committed everything and gives the delegation back: shared mode. As `attached` tells it.
+
+    Its open inodes enter the open book. Others join only when it has said that its kernel shows nothing old any more
+    (`Environment.recalled`). Safe to repeat: one that gave it back before is told how things stand.
+    """
+    _require_sharing(txn, session_id, volume_id)
+    if len(open_inodes) > MAX_OPEN_INODES:
+        raise InvalidArgument(f"a mount has at most {MAX_OPEN_INODES} inodes of a volume open")
+    if holder_of(txn.kv, volume_id) == session_id:
+        txn.kv.delete(DELEGATIONS, u64_key(volume_id))
+        txn.kv.delete(RESERVATIONS, pair_key(session_id, volume_id))
+        row = txn.tree.require(volume_id)
+        # What it left without a name and has not open either was for it to free.
+        add_job(txn, JobKind.REAP, volume_id, 0, volume_id, row.name)
+        _look_later(txn, volume_id)
+    # At once, for commands of the same batch; in vain, where this one does not become durable, they do no harm.
+    txn.env.recalled[volume_id] = session_id
+    txn.env.open_book.declare(volume_id, session_id, open_inodes)
+    return attached(txn, session_id, volume_id)
+
+
+def become_exclusive(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
+    """Gives the delegation to the only one that shares a volume in shared mode; as `attached` tells it. Safe to repeat.
+
+    Lapsed sessions that share it are ended. Where others are there nothing changes.
+    """
+    _require_sharing(txn, session_id, volume_id)
+    for other in _writing_or_sharing(txn, session_id, volume_id):
+        if not txn.env.leases.valid(other):
+            end_session(txn, other)
+    if not _writing_or_sharing(txn, session_id, volume_id):
+        txn.kv.put(DELEGATIONS, u64_key(volume_id), encode_u64(session_id))
+        txn.after_commit.append(lambda: _left_shared_mode(txn, session_id, volume_id))
+    return attached(txn, session_id, volume_id)
+
+
+def _left_shared_mode(txn: Txn, session_id: int, volume_id: int) -> None:
+    """After a commit: a session knows by itself what it has open, or has nothing of the volume any more."""
+    txn.env.open_book.end(volume_id, session_id)
+    if txn.env.recalled.get(volume_id) == session_id:
+        txn.env.recalled.pop(volume_id, None)
+
+
+def _look_later(txn: Txn, volume_id: int) -> None:
+    txn.after_commit.append(partial(txn.env.hooks.sharing_changed, volume_id))
 
 
 def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, bytes]:
@@ -219,12 +389,6 @@ def root_record(txn: Txn, row: VolumeRow) -> bytes:
     return root
 
 
-def _take_over(txn: Txn, holder: int, name: str) -> None:
-    if txn.env.leases.valid(holder):
-        raise Busy(f"{name!r} is mounted by {require_session(txn, holder).client_name}: unmount it there first")
-    end_session(txn, holder)
-
-
 def detach(txn: Txn, session_id: int, volume_id: int) -> None:
     """Gives a volume or a view back. Safe to repeat."""
     require_session(txn, session_id)
@@ -240,16 +404,18 @@ def take_away(txn: Txn, session_id: int, volume_id: int) -> None:
         if txn.versions.release(view.lineage, view.epoch, Holder(HolderType.VIEW, volume_id)):
             add_job(txn, JobKind.RECLAIM_PIN, view.lineage, view.epoch, 0, f"a view of {view.name}")
         return
-    if attachment in SHARING:
-        txn.after_commit.append(lambda: txn.env.open_book.end(volume_id, session_id))
     for segment_id, _ in list(scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)):
         row = txn.segment(segment_id)
         if row is not None and row.volume_id == volume_id:
             txn.doom(segment_id, row)
-    held = txn.kv.get(DELEGATIONS, u64_key(volume_id)) == encode_u64(session_id)
+    held = holder_of(txn.kv, volume_id) == session_id
+    shares = attachment is not None and attachment[0] in SHARING
     if held:
         txn.kv.delete(DELEGATIONS, u64_key(volume_id))
-    if held or attachment in SHARING:
+    if shares:
+        txn.after_commit.append(lambda: _left_shared_mode(txn, session_id, volume_id))
+        _look_later(txn, volume_id)
+    if held or shares:
         volume = txn.tree.get(volume_id)
         if volume is not None and volume.state == VolumeState.OK:
             # Files that were open and unlinked at a client that died are orphans now.
@@ -280,9 +446,27 @@ def end_session(txn: Txn, session_id: int) -> None:
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
 
 
+def to_be_ended(kv: ReadKv, leases: Leases, keep_s: float) -> list[int]:
+    """Sessions whose lease lapsed longer than `keep_s` ago, or at all where a valid one shares a volume with them."""
+    found = dict.fromkeys(leases.lapsed_longer_than(keep_s))
+    for session_id in leases.lapsed_longer_than(0):
+        if session_id not in found and _in_the_way(kv, leases, session_id):
+            found[session_id] = None
+    return list(found)
+
+
+def _in_the_way(kv: ReadKv, leases: Leases, session_id: int) -> bool:
+    return any(
+        leases.valid(other)
+        for volume_id, raw in scan_pairs(kv, ATTACHMENTS, session_id)
+        if raw[0] in SHARING
+        for other in sharing_sessions(kv, volume_id)
+    )
+
+
 def end_forgotten(txn: Txn) -> int:
-    """Ends the sessions whose lease lapsed longer than `session_keep_s` ago; how many."""
-    forgotten = txn.env.leases.lapsed_longer_than(txn.env.config.session_keep_s)
+    """Ends the sessions `to_be_ended`; how many."""
+    forgotten = to_be_ended(txn.kv, txn.env.leases, txn.env.config.session_keep_s)
     for session_id in forgotten:
         end_session(txn, session_id)
     return len(forgotten)

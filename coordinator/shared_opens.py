@@ -12,11 +12,11 @@ from errno import ENFILE
 
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.open_book import MAX_OPEN_INODES
-from redfs.coordinator.sessions import SHARING, require_session, require_shared
+from redfs.coordinator.sessions import require_session, require_shared
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import FsError, InvalidArgument
 from redfs.core.records import inode_key
-from redfs.core.tables import MOUNTS, JobKind
+from redfs.core.tables import MOUNTS, SHARING, Access, JobKind
 
 
 class _Everything:
@@ -26,19 +26,22 @@ class _Everything:
         return True
 
 
+EVERYTHING = _Everything()
+
+
 def undeclared(txn: Txn, volume_id: int) -> list[int]:
     """Sessions that share the volume and have not said yet what they have open."""
     book = txn.env.open_book
     return [
         session
         for session, access in scan_pairs(txn.kv, MOUNTS, volume_id)
-        if access in SHARING and not book.has_declared(volume_id, session)
+        if Access(access[0]) in SHARING and not book.has_declared(volume_id, session)
     ]
 
 
 def open_inodes(txn: Txn, volume_id: int) -> Container[int]:
     """The inodes that must be taken as open. Nothing is copied."""
-    return _Everything() if undeclared(txn, volume_id) else txn.env.open_book.container(volume_id)
+    return EVERYTHING if undeclared(txn, volume_id) else txn.env.open_book.container(volume_id)
 
 
 def enter(txn: Txn, session_id: int, volume_id: int, ino: int) -> None:

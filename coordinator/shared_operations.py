@@ -12,7 +12,7 @@ CommitRefused (blocks that are not stored), InvalidArgument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from errno import EFBIG, ENOENT, ENOSPC
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
 from redfs.coordinator.sessions import quota_left, require_session, require_shared, take_inodes
-from redfs.coordinator.shared_opens import enter, open_inodes, undeclared
+from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
 from redfs.core import namespace as engine
@@ -81,8 +81,12 @@ class _Change:
             raise FsError(ENOSPC, "the volume's family has no inode numbers left")
         return first
 
-    def open_inodes(self) -> Any:
-        return open_inodes(self.txn, self.volume.volume_id)
+    def open_inodes(self) -> Container[int]:
+        """What must be taken as open. Where that is not known yet, the reaper looks at what is left."""
+        found = open_inodes(self.txn, self.volume.volume_id)
+        if found is EVERYTHING:
+            add_job(self.txn, JobKind.REAP, self.volume.volume_id, 0, self.volume.volume_id, self.volume.name)
+        return found
 
     def note(self, outcome: engine.Outcome[Any]) -> Any:
         """Takes what an operation writes; its value."""

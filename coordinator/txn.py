@@ -72,6 +72,8 @@ class Environment:
     answered_operations: dict[int, int] = field(default_factory=dict)
     """session id -> all its operations in shared mode up to this number were answered: none of them is run again."""
     last_stamp_ns: int = 0
+    recalled: dict[int, int] = field(default_factory=dict)
+    """volume -> who gave its delegation back, until that one's kernel shows nothing old any more (`sharing.py`)."""
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
     ancestry: Ancestry = field(default_factory=Ancestry)

@@ -201,31 +201,48 @@ class VolumeRow(NamedTuple):
     """Snapshots: the schedule that made it; 0: a person did."""
     origin: str = ""
     """Received snapshots: the stream id of the one that was sent."""
+    shared: bool = False
+    """Several may mount it and write, without asking for that at each mount."""
 
 
-_VOLUME = struct.Struct(">BQBBQQQqBBBBQQ")
+_VOLUME = struct.Struct(">BQBBQQQqBBBBQQB")
 
 
 def encode_volume(row: VolumeRow) -> bytes:
     head = _VOLUME.pack(
         ROW_VERSION, row.volume_id, row.kind, row.state, row.parent_id, row.lineage, row.epoch, row.created_ns,
         row.policy.k, row.policy.m, row.compression, row.minimum_nodes, row.quota_bytes, row.schedule_id,
+        row.shared,
     )  # fmt: skip
     return head + _text(row.name) + _text(row.description) + _text(row.color) + _text(row.origin)
 
 
 def decode_volume(data: bytes) -> VolumeRow:
     _check_version("volume", data)
-    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum, quota, schedule) = (
-        _VOLUME.unpack_from(data)
-    )
+    (
+        _,
+        volume_id,
+        kind,
+        state,
+        parent,
+        lineage,
+        epoch,
+        created,
+        k,
+        m,
+        compression,
+        minimum,
+        quota,
+        schedule,
+        shared,
+    ) = _VOLUME.unpack_from(data)
     name, at = _take_text(data, _VOLUME.size)
     description, at = _take_text(data, at)
     color, at = _take_text(data, at)
     origin, _ = _take_text(data, at)
     return VolumeRow(
         volume_id, kind, state, parent, lineage, epoch, created, Policy(k, m), compression, minimum,
-        name, description, color, quota, schedule, origin,
+        name, description, color, quota, schedule, origin, bool(shared),
     )  # fmt: skip
 
 
@@ -353,6 +370,10 @@ class Access(IntEnum):
     """Reads and writes, and lets others do so: alone it holds the delegation, with others the coordinator runs all."""
     SHARED_READ_ONLY = 5
     """Reads, and sees every change as it happens, like SHARED."""
+
+
+SHARING = frozenset((Access.SHARED, Access.SHARED_READ_ONLY))
+READING_ONLY = frozenset((Access.READ_ONLY, Access.SHARED_READ_ONLY))
 
 
 class SessionRow(NamedTuple):
