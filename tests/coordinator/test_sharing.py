@@ -505,6 +505,21 @@ async def test_a_holder_that_comes_back_on_a_new_stream_is_told_again(tmp_path: 
         await second.close()
 
 
+async def test_a_holder_that_is_away_is_waited_for_while_its_lease_runs(tmp_path: Path) -> None:
+    async with held(tmp_path) as (w, first, volume):
+        session = first.opened.session_id
+        await first.close()
+        await until(lambda: session not in w.shell.sessions)
+        second, attaching = await joining(w)
+        await until(lambda: w.shell.turns.taken(volume))
+        again = Stream(w.channel)
+        await again.open(session, first.opened.token)
+        await answered(again, await order(again, "recall"))
+        assert (await asyncio.wait_for(attaching, WAIT_S)).shared
+        await again.close()
+        await second.close()
+
+
 async def test_one_that_became_exclusive_again_meanwhile_is_recalled_once_more(tmp_path: Path) -> None:
     async with held(tmp_path) as (w, first, volume):
         second, attaching = await joining(w)
