@@ -161,7 +161,7 @@ class Copier:
         pause_s = self._vfs.config.retry_first_s
         while True:
             try:
-                await self._vfs.committer.barrier()
+                await self._vfs.engine.barrier()
                 break
             except RedfsError as error:
                 if self._vfs.failure is not None:

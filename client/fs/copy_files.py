@@ -359,7 +359,7 @@ class _Copy:
 
     async def copy(self, found: Entry, parent: int, name: bytes) -> None:
         """Copies an inode and all below it."""
-        await self._vfs.space.ask()  # a session without a mount has not asked yet what the quota leaves
+        await self._vfs.engine.leaves_room(0, anew=True)  # a session without a mount has not asked yet
         if not S_ISDIR(found.inode.mode):
             await self._file(found, parent, name)
             return
@@ -434,15 +434,11 @@ class _Copy:
     async def _charge(self, slots: Mapping[int, Slot]) -> None:
         """Counts logical bytes that are about to be taken over. NoSpace where the quota does not leave so many."""
         size = logical_bytes(slots)
-        space = self._vfs.space
-        if size > space.quota_bytes:
-            await self._vfs.sync()  # so that the coordinator counts all that was written, copied and deleted here
-            await space.ask()
-            if size > space.quota_bytes:
-                raise NoSpace(
-                    f"the quota of '{self._vfs.volume_name}' does not leave room for the copy, which counts like files "
-                    "that were written: raise it, or delete files there"
-                )
+        if not await self._vfs.engine.leaves_room(size):
+            raise NoSpace(
+                f"the quota of '{self._vfs.volume_name}' does not leave room for the copy, which counts like files "
+                "that were written: raise it, or delete files there"
+            )
         self.bytes += size
 
 
@@ -461,12 +457,12 @@ async def _remove(steps: _Steps, parent: int, name: bytes) -> None:
                 await vfs.unlink(ctx, parent, name)
             stack.pop()
             continue
-        listed = (await vfs.metadata.run(engine.readdir, entry.ino, DOT_DOT_COOKIE, PAGE_ENTRIES)).value
+        listed = await vfs.engine.readdir(entry.ino, DOT_DOT_COOKIE, PAGE_ENTRIES)
         if not listed:
             async with steps.step() as ctx:
                 await vfs.rmdir(ctx, parent, name)
             stack.pop()
-        for item in listed:
+        for item, _ in listed:
             if item.file_type << 12 == 0o040000:
                 stack.append((entry.ino, item.name))
                 break

@@ -22,6 +22,7 @@ from typing import Any, cast
 from redfs.client.fs.committer import Committer
 from redfs.client.fs.config import Buffer, FsConfig, Reader
 from redfs.client.fs.flusher import Flusher
+from redfs.client.fs.handles import Handle, MovedEnd
 from redfs.client.fs.metadata import Metadata
 from redfs.client.fs.space import SpaceReservation
 from redfs.client.fs.write_buffer import WriteBuffer
@@ -52,36 +53,6 @@ QUOTA_LOOKS = 100
 SEQUENTIAL_SLACK_BYTES = 2 * 1024 * 1024
 """The kernel sends a reader's requests two at a time, so they overtake each other by this much at most."""
 _ZEROS = bytes(SLOT_BYTES)
-
-
-class MovedEnd:
-    """Where the kernel thinks that a file ends whose end a roll-back moved. The file's handles share it."""
-
-    __slots__ = ("offset",)
-
-    def __init__(self, offset: int | None) -> None:
-        self.offset = offset
-        """None: not known."""
-
-
-class Handle:
-    """An open file."""
-
-    __slots__ = ("ahead", "appends", "fetching", "ino", "moved_end", "next_offset", "window")
-
-    def __init__(self, ino: int, appends: bool = False) -> None:
-        self.ino = ino
-        self.appends = appends
-        """It was opened with O_APPEND."""
-        self.moved_end: MovedEnd | None = None
-        """Set where the volume was rolled back under it."""
-        self.next_offset = 0
-        """Where a sequential reader goes on."""
-        self.window = 0
-        """Bytes of read-ahead; 0 while the reader is not sequential."""
-        self.ahead = 0
-        """Read-ahead was begun up to here."""
-        self.fetching: asyncio.Task[None] | None = None
 
 
 class FileIo:

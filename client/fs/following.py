@@ -76,7 +76,7 @@ class Following:
         self._kernel = kernel
         self._clock = clock
         self._sleep = sleep
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         """One order after the other, as they came."""
         self._number = 0
         """Of the hold that counts. A hold, and what ends one, counts up."""
@@ -92,7 +92,7 @@ class Following:
         if volume_id != self._vfs.volume_id:
             return
         until_s = self._clock() + hold_s
-        async with self._turn:
+        async with self.turn:
             self._number += 1
             number = self._number
             self._later(self._end_hold(number, until_s))
@@ -128,7 +128,7 @@ class Following:
             return
         if self._holding is not None:
             self._holding.cancel()
-        async with self._turn:
+        async with self.turn:
             await self._follow(order.lineage, order.root)
             self._let_go()
 
@@ -136,7 +136,7 @@ class Following:
         """The stream was away: an order may be lost."""
         if not self._vfs.is_snapshot and self._vfs.failure is None:
             reply = await self._ask()
-            async with self._turn:
+            async with self.turn:
                 await self._follow(reply.lineage, reply.root)
 
     def refused(self) -> None:
@@ -158,6 +158,11 @@ class Following:
         self._number += 1
         self._promised = False
         self._vfs.gate.open()
+
+    def open_gate(self) -> None:
+        """Lets requests go on, unless the mount promised to be held."""
+        if not self._promised:
+            self._vfs.gate.open()
 
     async def _ask(self) -> pb.AttachReply:
         attach = pb.Attach(volume_id=self._vfs.volume_id, read_only=self._vfs.read_only)
@@ -182,7 +187,7 @@ class Following:
                 return
             if self._holding is not None:
                 self._holding.cancel()
-            async with self._turn:
+            async with self.turn:
                 await self._follow(reply.lineage, reply.root)
                 if number == self._number:
                     log.warning("a roll-back of '%s' was given up: requests go on", self._vfs.volume_name)

@@ -168,14 +168,27 @@ class FuseAdapter(pyfuse3.Operations):
         self.snapshots = snapshots
         self.session = session
         self.figures = MountFigures()
-        self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
-        self._keep_cache = vfs.is_snapshot or not vfs.read_only
+        self.changed_mode()
+        vfs.on_mode = self.changed_mode
         self._waiting = 0
+
+    def changed_mode(self) -> None:
+        """What the kernel may remember from now on. To be called when other mounts begin or end to share the volume."""
+        vfs = self.vfs
+        if vfs.is_shared:
+            self._timeout_s, self._keep_cache = 0.0, False
+        else:
+            self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
+            self._keep_cache = vfs.is_snapshot or not vfs.follows
 
     async def serving(self) -> None:
         """Waits for the lease and the gate, with a bound."""
         if not self._waiting:
-            why = "the coordinator has not renewed the lease" if self.gate.is_open else "the volume is rolled back"
+            why = (
+                "the coordinator has not renewed the lease"
+                if self.gate.is_open
+                else "the volume goes on as another state"
+            )
             log.warning("requests wait: %s", why)
         self._waiting += 1
         try:

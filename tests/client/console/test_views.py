@@ -201,7 +201,7 @@ async def test_a_session_that_ended_is_replaced(tmp_path: Path) -> None:
         async with h.views.of("photos") as view:
             session: Any = view.backend.session
             await session.call(close=pb.Close())  # the coordinator ends it; the next request is refused
-        view.vfs.metadata.forget_clean()
+        view.vfs.local.metadata.forget_clean()
         with pytest.raises(Unavailable, match="try again"):
             await h.names("photos")
         assert await h.names("photos") == ["one"]

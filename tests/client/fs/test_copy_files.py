@@ -400,7 +400,8 @@ async def test_the_source_stays_frozen_until_its_blocks_have_references_here() -
     session = world.mount.session
     session.gate = asyncio.Event()
     copying = asyncio.ensure_future(world.copy("/", "/copy"))
-    await until(lambda: world.mount.vfs.write_log.in_flight != [] and bool(world.mount.vfs.write_log.in_flight))
+    log = world.mount.vfs.local.write_log
+    await until(lambda: log.in_flight != [] and bool(log.in_flight))
     expected = world.source_tree
     del world.coordinator.nodes[SOURCE]
     world.coordinator.collect()
@@ -534,7 +535,7 @@ async def test_somebody_removes_what_is_being_copied() -> None:
     mount.session.yields = 50
     copying = asyncio.ensure_future(world.copy("/", "/folder/copy"))
     name = temporary_name(b"copy")
-    group = vfs.metadata._folders[folder]
+    group = vfs.local.metadata._folders[folder]
     await until(lambda: any(entry.name == name for b in group.buckets.values() if b for entry in b))
     await module._remove(module._Steps(vfs, VOLUME_NAME), 1, b"folder")
     with pytest.raises(NotFound):
@@ -551,11 +552,11 @@ async def test_a_copy_takes_of_the_quota(once: bool) -> None:
     needed = 301_000
     world.coordinator.quota_bytes = needed + 50_000 + 7
     await mount.write_file(b"dirty", b"x" * 50_000)
-    await vfs.space.ask()
+    await vfs.local.space.ask()
     if once:
         await world.copy("/", "/copy")
         assert world.coordinator.logical_bytes() == needed + 50_000
-        await vfs.space.ask()
+        await vfs.local.space.ask()
         with pytest.raises(NoSpace, match="quota"):
             await mount.write_file(b"more", b"8 bytes.")
         await mount.write_file(b"less", b"7 bytes")
@@ -572,7 +573,7 @@ async def test_a_copy_takes_of_the_quota(once: bool) -> None:
         await world.copy("/", "/copy")
     await vfs.sync()
     assert sorted(world.coordinator.tree()) == ["/dirty"]
-    assert vfs.write_log.copied_bytes == 0
+    assert vfs.local.write_log.copied_bytes == 0
 
 
 async def test_what_is_copied_and_not_committed_counts() -> None:
@@ -581,14 +582,14 @@ async def test_what_is_copied_and_not_committed_counts() -> None:
     world.coordinator.quota_bytes = 300_010
     mount.session.gate = asyncio.Event()
     copying = asyncio.ensure_future(world.copy("/d/b", "/b"))
-    await until(lambda: bool(vfs.write_log.in_flight))
-    await vfs.space.ask()
-    assert vfs.space.quota_bytes == 10
+    await until(lambda: bool(vfs.local.write_log.in_flight))
+    await vfs.local.space.ask()
+    assert vfs.local.space.quota_bytes == 10
     mount.session.gate.set()
     await copying
-    await vfs.space.ask()
-    assert vfs.space.quota_bytes == 10
-    assert vfs.write_log.copied_bytes == 0
+    await vfs.local.space.ask()
+    assert vfs.local.space.quota_bytes == 10
+    assert vfs.local.write_log.copied_bytes == 0
 
 
 # ---------------------------------------------------------------- several, and the end of the mount
@@ -636,7 +637,7 @@ async def test_a_mount_that_ends_finishes_what_is_whole() -> None:
     session, vfs = world.mount.session, world.mount.vfs
     session.gate = asyncio.Event()
     order = asyncio.ensure_future(world.copier.on_copy(VOLUME_ID, asked("/", "/copy")))
-    await until(lambda: bool(vfs.write_log.in_flight) and bool(world.copier._whole))
+    await until(lambda: bool(vfs.local.write_log.in_flight) and bool(world.copier._whole))
     stopping = asyncio.ensure_future(world.copier.stop())
     await turns()
     session.gate.set()
@@ -661,7 +662,7 @@ async def test_the_end_of_the_session_ends_a_copy() -> None:
     session, vfs = world.mount.session, world.mount.vfs
     session.gate = asyncio.Event()
     copying = asyncio.ensure_future(world.copy("/", "/copy"))
-    await until(lambda: bool(vfs.write_log.in_flight))
+    await until(lambda: bool(vfs.local.write_log.in_flight))
     session.lapsed = True
     vfs.on_lapsed()
     session.gate.set()
@@ -728,7 +729,7 @@ async def test_a_copy_waits_while_the_volume_is_rolled_back_and_is_not_mixed_int
     await vfs.sync()
     snapshot = world.coordinator.keep()
     copying = asyncio.ensure_future(world.copy("/", "/copy"))
-    await until(lambda: len(vfs.write_log.queue) > 0)
+    await until(lambda: len(vfs.local.write_log.queue) > 0)
     vfs.gate.close()
     await vfs.gate.empty()
     await vfs.sync()

@@ -10,8 +10,9 @@ from errno import ENOENT, ESTALE
 import pytest
 
 from redfs.client.fs.config import FsConfig
+from redfs.client.fs.engine import O_APPEND
 from redfs.client.fs.following import SLACK_S, Following
-from redfs.client.fs.vfs import O_APPEND, Vfs
+from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import FsError, NoSpace, RolledBack, Unavailable
 from redfs.core.records import inode_key
 from redfs.proto.gen import cluster_pb2 as pb
@@ -310,7 +311,7 @@ async def test_a_mount_that_cannot_write_refuses_to_be_held() -> None:
 async def test_a_mount_that_is_held_stays_so_when_it_is_asked_again_and_cannot() -> None:
     w = await started()
     await w.hold()
-    w.vfs.buffer.write(99, 0, b"as if", 0, 0.0)
+    w.vfs.local.buffer.write(99, 0, b"as if", 0, 0.0)
     w.mount.store.errors = [NoSpace("full")]
     with pytest.raises(NoSpace):
         await w.hold()

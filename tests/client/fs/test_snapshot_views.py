@@ -217,7 +217,7 @@ async def test_a_view_is_given_back_after_the_last_answer_that_it_waits_for() ->
     await w.look("one")
     async with w.views.using(await w.at("one")) as view:
         vfs = view.vfs
-    vfs.metadata.forget_clean()
+    vfs.local.metadata.forget_clean()
     w.session.reading = asyncio.Event()
     ahead = asyncio.ensure_future(vfs.getattr(1))  # of a request that nobody waits for any more
     await turns()
@@ -229,7 +229,7 @@ async def test_a_view_is_given_back_after_the_last_answer_that_it_waits_for() ->
     await ahead
     await turns()
     assert w.session.views == set()
-    vfs.metadata.forget_clean()
+    vfs.local.metadata.forget_clean()
     with pytest.raises(Unavailable):
         await vfs.getattr(1)
 

@@ -82,7 +82,7 @@ async def test_names_in_a_large_folder_are_asked_for_one_by_one() -> None:
     while page := await vfs.readdir(handle, after, 16):
         names += [listed.name for listed, _ in page]
         after = page[-1][0].cookie
-        assert vfs.metadata.cached_records < 400
+        assert vfs.local.metadata.cached_records < 400
     assert sorted(names) == sorted([b".", b"..", *[b"f%d" % i for i in range(200)]])
 
 
@@ -109,13 +109,13 @@ async def test_clean_records_are_evicted_and_dirty_ones_kept() -> None:
     mount = Mount(config=FsConfig(cached_records=1200, commit_rows=1 << 20, pending_rows=1 << 20))
     vfs = await mount.start()
     inos = [await mount.write_file(b"f%d" % i, b"") for i in range(300)]
-    assert vfs.metadata.cached_records >= 600
+    assert vfs.local.metadata.cached_records >= 600
     await vfs.sync()
     for index in range(300):
         await vfs.lookup(1, b"f%d" % index)
         await vfs.getattr(inos[index])
-    vfs.metadata.forget_clean()
-    assert vfs.metadata.cached_records < 64
+    vfs.local.metadata.forget_clean()
+    assert vfs.local.metadata.cached_records < 64
     assert (await vfs.lookup(1, b"f7")).ino == inos[7]
 
 
@@ -152,10 +152,10 @@ async def test_a_stream_is_stored_in_whole_slots_and_recorded_in_order() -> None
         await vfs.write(handle, size, chunk)
         size += len(chunk)
         await turns(3)
-        recorded = vfs.metadata.peek(inode_key(entry.ino))
+        recorded = vfs.local.metadata.peek(inode_key(entry.ino))
         assert isinstance(recorded, Inode)
         for number in range(recorded.size // SLOT_BYTES):
-            assert vfs.metadata.peek(slot_key(entry.ino, 1, number)), "the size covers only what is recorded"
+            assert vfs.local.metadata.peek(slot_key(entry.ino, 1, number)), "the size covers only what is recorded"
     await vfs.fsync(handle)
     assert mount.coordinator.content(entry.ino) == chunk * 20
     full = [lengths for lengths in mount.store.stored if len(lengths) == 64]
@@ -174,7 +174,7 @@ async def test_batches_that_end_out_of_order_are_recorded_in_order() -> None:
     await vfs.write(handle, 8 << 20, b"b" * (8 << 20))
     await turns()
     assert len(mount.store.stored) == 1
-    recorded = vfs.metadata.peek(inode_key(entry.ino))
+    recorded = vfs.local.metadata.peek(inode_key(entry.ino))
     assert isinstance(recorded, Inode)
     assert recorded.size == 0
     first.set()
@@ -229,9 +229,9 @@ async def test_truncation_is_in_order_with_dirty_data() -> None:
     await vfs.write(handle, 0, b"x" * 300_000)
     await vfs.setattr(mount.ctx, ino, size=100)
     assert (await vfs.getattr(ino)).size == 100
-    recorded = vfs.metadata.peek(inode_key(ino))
+    recorded = vfs.local.metadata.peek(inode_key(ino))
     assert isinstance(recorded, Inode)
-    assert vfs.metadata.peek(slot_key(ino, 1, 0)), "the size must not cover what is not recorded"
+    assert vfs.local.metadata.peek(slot_key(ino, 1, 0)), "the size must not cover what is not recorded"
     await vfs.setattr(mount.ctx, ino, size=200_000)
     await vfs.write(handle, 150_000, b"y")
     await vfs.fsync(handle)
@@ -296,7 +296,7 @@ async def test_data_of_a_file_removed_before_its_flush_is_never_stored() -> None
     await vfs.unlink(mount.ctx, 1, b"a")
     await vfs.sync()
     assert mount.store.stored == []
-    assert vfs.buffer.charged_bytes == 0
+    assert vfs.local.buffer.charged_bytes == 0
 
 
 async def test_a_file_removed_while_it_is_being_stored() -> None:
@@ -313,7 +313,7 @@ async def test_a_file_removed_while_it_is_being_stored() -> None:
     await vfs.sync()
     assert mount.coordinator.tree() == {"/b": keep}
     assert list(mount.coordinator.blocks.values()) == [b"y" * 1000]
-    assert vfs.buffer.charged_bytes == 0
+    assert vfs.local.buffer.charged_bytes == 0
 
 
 async def test_rename_onto_a_name_records_the_data_first() -> None:
@@ -358,14 +358,14 @@ async def test_commits_are_in_flight_together_and_in_order() -> None:
     barriers = []
     for index in range(5):
         await mount.write_file(b"f%d" % index, b"")
-        barriers.append(asyncio.ensure_future(vfs.committer.barrier()))
+        barriers.append(asyncio.ensure_future(vfs.local.committer.barrier()))
         await turns()
-    assert len(vfs.write_log.in_flight) == 2
-    assert len(vfs.write_log.queue) == 1
+    assert len(vfs.local.write_log.in_flight) == 2
+    assert len(vfs.local.write_log.queue) == 1
     gate.set()
     await asyncio.gather(*barriers)
     assert mount.coordinator.calls["commit"] == 3
-    assert not vfs.metadata.dirty
+    assert not vfs.local.metadata.dirty
 
 
 async def test_a_refused_commit_sends_the_data_again_and_holds_back_its_successors() -> None:
@@ -377,12 +377,12 @@ async def test_a_refused_commit_sends_the_data_again_and_holds_back_its_successo
     gate = mount.session.gate = asyncio.Event()
     handle, second = await vfs.create(mount.ctx, 1, b"second", 0o644)
     await vfs.unlink(mount.ctx, 1, b"first")
-    unlinking = asyncio.ensure_future(vfs.committer.barrier())
+    unlinking = asyncio.ensure_future(vfs.local.committer.barrier())
     await turns()
     await vfs.write(handle, 0, b"same bytes")
     syncing = asyncio.ensure_future(vfs.fsync(handle))
     await turns()
-    assert len(vfs.write_log.in_flight) == 2
+    assert len(vfs.local.write_log.in_flight) == 2
     gate.set()
     await asyncio.gather(unlinking, syncing)
     assert mount.coordinator.content(second.ino) == b"same bytes"
@@ -406,7 +406,7 @@ async def test_substituted_blocks_are_followed_in_the_cache_and_in_later_commits
     await vfs.write(handle, 100, b"more")
     two = asyncio.ensure_future(vfs.fsync(handle))
     await turns()
-    assert len(vfs.write_log.in_flight) == 2
+    assert len(vfs.local.write_log.in_flight) == 2
     await vfs.write(handle, 50, b"and more")
     three = asyncio.ensure_future(vfs.fsync(handle))
     await turns()
@@ -446,7 +446,7 @@ async def test_a_failed_flush_keeps_the_data_and_tells_fsync_and_close() -> None
     assert bytes(await vfs.read(handle, 0, 100)) == b"precious"
     mount.clock.now_s += 60
     vfs.tick()
-    await until(lambda: not vfs.buffer.files)
+    await until(lambda: not vfs.local.buffer.files)
     vfs.flush(handle)
     await vfs.fsync(handle)
     assert mount.coordinator.content(entry.ino) == b"precious"
@@ -482,7 +482,7 @@ async def test_a_batch_behind_a_failed_one_of_the_same_file_is_given_back_too() 
     await turns()
     gate.set()
     await turns()
-    recorded = vfs.metadata.peek(inode_key(entry.ino))
+    recorded = vfs.local.metadata.peek(inode_key(entry.ino))
     assert isinstance(recorded, Inode)
     assert recorded.size == 0
     assert mount.store.abandoned == 1
@@ -514,12 +514,12 @@ async def test_writers_wait_while_too_much_is_dirty() -> None:
     writing = asyncio.ensure_future(write_all())
     await turns(200)
     assert not writing.done()
-    assert vfs.buffer.charged_bytes <= 1 << 20
+    assert vfs.local.buffer.charged_bytes <= 1 << 20
     gate.set()
     await writing
     await vfs.fsync(handle)
     assert mount.coordinator.content(entry.ino) == b"".join(b"%d" % (i % 10) * 100_000 for i in range(40))
-    assert vfs.buffer.charged_bytes == 0
+    assert vfs.local.buffer.charged_bytes == 0
 
 
 async def test_namespace_operations_wait_while_the_log_is_long() -> None:
@@ -534,7 +534,7 @@ async def test_namespace_operations_wait_while_the_log_is_long() -> None:
     making = asyncio.ensure_future(make_all())
     await turns(300)
     assert not making.done()
-    assert vfs.write_log.pending_rows <= 40
+    assert vfs.local.write_log.pending_rows <= 40
     gate.set()
     await making
     await vfs.sync()

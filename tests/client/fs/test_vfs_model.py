@@ -331,7 +331,7 @@ class MountMachine(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.mount.vfs.metadata.forget_clean()
+        self.mount.vfs.local.metadata.forget_clean()
 
     @rule(what=st.sampled_from(["store", "commit"]))
     def trouble(self, what: str) -> None:

@@ -1,0 +1,486 @@
+"""The namespace engine at the coordinator: what a mount does that shares its volume with others that write.
+
+Every operation is one round trip, and durable when it returns; nothing of names, attributes or data is kept, so the
+next operation on any host sees it. Blocks never change, so those that were read stay in the block cache. Written data
+goes to the storage nodes first, then the coordinator lays it over what the file holds by then: an append goes to the
+end that the file has in that moment.
+
+A change has a number, so that one that is sent again after a lost answer is answered, not repeated. The coordinator
+counts who has which inode open: this engine tells it the first open and the last close of each.
+
+Waits through an absence of the coordinator or of storage nodes for `give_up_s`, as everything in a mount does. Fails
+with FsError for what POSIX defines, RolledBack where the volume is another one by now, LeaseLapsed after the session's
+end (then it is not known whether the operation took place).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from errno import EFBIG, EIO, ENOENT, ESTALE
+from functools import partial
+from typing import Any, TypeVar
+
+from redfs.client.fs.config import Buffer, Stored
+from redfs.client.fs.engine import O_EXCL, O_TRUNC
+from redfs.client.fs.handles import Handle
+from redfs.client.fs.local_engine import Place
+from redfs.client.fs.turns import Turns
+from redfs.core.errors import (
+    CommitRefused,
+    Corrupt,
+    FsError,
+    NotFound,
+    RedfsError,
+    RolledBack,
+    TooFewNodes,
+    Unavailable,
+)
+from redfs.core.namespace import Context, Entry, Listed, Removed, Renamed
+from redfs.core.records import (
+    MAX_FILE_BYTES,
+    SLOT_BYTES,
+    Inode,
+    Kind,
+    Slot,
+    Xattr,
+    decode_inode,
+    decode_slot,
+    encode_inode,
+    encode_slot,
+    encode_xattrs,
+    slot_key,
+    split_slot_object,
+    xattr_key,
+)
+from redfs.core.slots import merge_plan, resolve, slot_range
+from redfs.proto.gen import cluster_pb2 as pb
+
+log = logging.getLogger("redfs.fs")
+T = TypeVar("T")
+
+PASSING = (Unavailable, TooFewNodes)
+"""Errors after which the same call may succeed, and which no program should see at once."""
+GONE_ROUNDS = 4
+"""Looks at a range whose blocks turn out to be gone, because somebody has just written over them."""
+WRITE_ROUNDS = 64
+"""Attempts of one write: each one more means that others have changed the same slots meanwhile."""
+_ZEROS = bytes(SLOT_BYTES)
+
+
+class ChangeNumbers:
+    """The numbers of a session's changes. Plain state."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self._under_way: dict[int, None] = {}
+
+    def take(self) -> int:
+        """The next number."""
+        number = self._next
+        self._next += 1
+        self._under_way[number] = None
+        return number
+
+    def done(self, number: int) -> None:
+        """It is answered, or will not be sent again."""
+        del self._under_way[number]
+
+    @property
+    def answered(self) -> int:
+        """All up to this one are done."""
+        return next(iter(self._under_way), self._next) - 1
+
+
+class RemoteEngine:
+    """See the module. `opened`: inode -> handles, kept by the vfs."""
+
+    is_shared = True
+    is_clean = True
+    uncommitted = 0
+
+    def __init__(self, place: Place, numbers: ChangeNumbers) -> None:
+        self._place = place
+        self._session = place.session
+        self._config = place.config
+        self._numbers = numbers
+        self._opens = Turns()
+        """First opens and last closes of an inode are told in order."""
+        self.failure: RedfsError | None = None
+
+    async def start(self) -> None:
+        """Nothing is needed before the first operation."""
+
+    # ------------------------------------------------------------ finding
+
+    async def lookup(self, parent: int, name: bytes) -> Entry:
+        reply = await self._look("lookup", ino=parent, name=name)
+        return Entry(reply.ino, decode_inode(reply.inode))
+
+    async def getattr(self, ino: int) -> Inode:
+        return decode_inode((await self._look("getattr", ino=ino)).inode)
+
+    async def readlink(self, ino: int) -> bytes:
+        value: bytes = (await self._look("readlink", ino=ino)).value
+        return value
+
+    async def getxattr(self, ino: int, name: bytes) -> bytes:
+        value: bytes = (await self._look("getxattr", ino=ino, name=name)).value
+        return value
+
+    async def listxattr(self, ino: int) -> list[bytes]:
+        return list((await self._look("listxattr", ino=ino)).names)
+
+    def lacks_capability(self, ino: int) -> bool:
+        """Somebody else may have set it just now."""
+        return False
+
+    async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
+        reply = await self._look("readdir", ino=ino, after_cookie=after_cookie, limit=limit)
+        listed = []
+        for entry in reply.entries:
+            inode = decode_inode(entry.inode)
+            listed.append((Listed(entry.cookie, entry.name, entry.ino, entry.file_type, inode), inode))
+        return listed
+
+    # ------------------------------------------------------------ making, removing, moving
+
+    async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int) -> Entry:
+        reply = await self._change("create", ctx, ino=parent, name=name, mode=mode, flags=flags)
+        if reply.existed:
+            # Somebody else was faster. Its last close here may be under way, so it is opened in turn with that.
+            try:
+                inode = await self.opened(ctx, reply.ino, flags & ~(O_EXCL | O_TRUNC), again=False)
+            except FsError as error:
+                raise FsError(ESTALE) if error.errno == ENOENT else error from None
+            return Entry(reply.ino, inode)
+        return Entry(reply.ino, decode_inode(reply.inode))
+
+    async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
+        return _entry(await self._change("mknod", ctx, ino=parent, name=name, mode=mode, rdev=rdev))
+
+    async def mkdir(self, ctx: Context, parent: int, name: bytes, mode: int) -> Entry:
+        return _entry(await self._change("mkdir", ctx, ino=parent, name=name, mode=mode))
+
+    async def symlink(self, ctx: Context, parent: int, name: bytes, target: bytes) -> Entry:
+        return _entry(await self._change("symlink", ctx, ino=parent, name=name, value=target))
+
+    async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
+        return _entry(await self._change("link", ctx, ino=ino, new_parent=new_parent, new_name=new_name))
+
+    async def unlink(self, ctx: Context, parent: int, name: bytes) -> Removed:
+        reply = await self._change("unlink", ctx, ino=parent, name=name)
+        return _removed(reply.ino, reply.inode)
+
+    async def rmdir(self, ctx: Context, parent: int, name: bytes) -> Removed:
+        reply = await self._change("rmdir", ctx, ino=parent, name=name)
+        return _removed(reply.ino, reply.inode)
+
+    async def rename(
+        self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> Renamed:
+        reply = await self._change(
+            "rename", ctx, ino=old_parent, name=old_name, new_parent=new_parent, new_name=new_name, flags=flags
+        )
+        replaced = _removed(reply.replaced, reply.replaced_inode) if reply.replaced else None
+        return Renamed(reply.ino, decode_inode(reply.inode), replaced)
+
+    async def copy_in(
+        self,
+        ctx: Context,
+        parent: int,
+        name: bytes,
+        like: Inode,
+        xattrs: Sequence[Xattr],
+        slots: Mapping[int, Slot],
+        size: int,
+    ) -> Entry:
+        rows = [
+            pb.Row(kind=Kind.XATTR, obj=xattr_key(0, number).obj, value=encode_xattrs((xattr,)))
+            for number, xattr in enumerate(xattrs)
+        ]
+        rows += _slot_rows(slots)
+        return _entry(
+            await self._change("make_copy", ctx, ino=parent, name=name, inode=encode_inode(like), rows=rows, size=size)
+        )
+
+    async def copy_in_more(self, ino: int, slots: Mapping[int, Slot], size: int) -> None:
+        await self._change("record_slots", Context(0, 0, 0), ino=ino, rows=_slot_rows(slots), size=size)
+
+    async def leaves_room(self, size: int, *, anew: bool = False) -> bool:
+        """The coordinator refuses what does not fit."""
+        return True
+
+    # ------------------------------------------------------------ attributes
+
+    async def setattr(self, ctx: Context, ino: int, change: Mapping[str, Any]) -> Inode:
+        wanted = pb.SetAttributes(**{name: value for name, value in change.items() if value is not None})
+        return decode_inode((await self._change("setattr", ctx, ino=ino, attributes=wanted)).inode)
+
+    async def setxattr(self, ctx: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
+        await self._change("setxattr", ctx, ino=ino, name=name, value=value, flags=flags)
+
+    async def removexattr(self, ctx: Context, ino: int, name: bytes) -> None:
+        await self._change("removexattr", ctx, ino=ino, name=name)
+
+    # ------------------------------------------------------------ open files
+
+    async def opened(self, ctx: Context, ino: int, flags: int, *, again: bool) -> Inode:
+        async with self._opens.of(ino):
+            if again and not flags & O_TRUNC:
+                return await self.getattr(ino)
+            return decode_inode((await self._change("open", ctx, ino=ino, flags=flags)).inode)
+
+    async def closed(self, ctx: Context, ino: int) -> None:
+        async with self._opens.of(ino):
+            await self._change("release", ctx, ino=ino)
+
+    def error_of(self, ino: int) -> RedfsError | None:
+        """A write that fails says so itself."""
+        return None
+
+    async def fsync(self, ino: int) -> None:
+        """Everything is durable when it returns."""
+
+    async def barrier(self) -> None:
+        """Everything is durable when it returns."""
+
+    async def sync(self) -> None:
+        """Everything is durable when it returns."""
+
+    # ------------------------------------------------------------ reading
+
+    async def read(self, handle: Handle, offset: int, size: int) -> Buffer:
+        ino = handle.ino
+        ahead = self._window(handle, offset, size)
+        for _ in range(GONE_ROUNDS):
+            reply = await self._look("read", ino=ino, offset=offset, size=size + ahead)
+            inode = decode_inode(reply.inode)
+            if offset >= inode.size:
+                return b""
+            self._place.reader.learn(reply.blocks, reply.segments)
+            slots = {split_slot_object(row.obj)[2]: decode_slot(row.value) for row in reply.slots}
+            length = min(size, inode.size - offset)
+            self._prefetch(slots, offset + length, min(ahead, inode.size - offset - length))
+            try:
+                return await self._assemble(slots, offset, length)
+            except NotFound as error:
+                log.debug("a block of inode %d was replaced while it was read: %s", ino, error)
+        raise Corrupt(f"blocks of inode {ino} at {offset} are nowhere to be found: run `redfs check`")
+
+    def _window(self, handle: Handle, offset: int, size: int) -> int:
+        """Bytes behind a read that are fetched ahead: the more, the longer it goes on in order."""
+        if offset == handle.next_offset and offset:
+            handle.window = min(max(2 * handle.window, self._config.prefetch_first_bytes), self._config.batch_bytes)
+        elif offset != handle.next_offset:
+            handle.window = 0
+        handle.next_offset = offset + size
+        return handle.window
+
+    def _prefetch(self, slots: Mapping[int, Slot], offset: int, length: int) -> None:
+        if length > 0:
+            first, last = offset // SLOT_BYTES, (offset + length - 1) // SLOT_BYTES
+            blocks = [piece.block for n in range(first, last + 1) for piece in slots.get(n, ())]
+            self._place.reader.prefetch(list(dict.fromkeys(blocks)), whole_segments=False)
+
+    async def _assemble(self, slots: Mapping[int, Slot], offset: int, length: int) -> Buffer:
+        """The bytes of a range. NotFound where a block is gone."""
+        extents = [
+            extent
+            for number, start, part, _ in slot_range(offset, length)
+            for extent in resolve(slots.get(number, ()), start, part)
+        ]
+        blocks = list(dict.fromkeys([extent.block for extent in extents if extent.block]))
+        data = dict(zip(blocks, await self._place.reader.read_many(blocks), strict=True)) if blocks else {}
+        parts: list[Buffer] = []
+        for extent in extents:
+            if not extent.block:
+                parts.append(_ZEROS[: extent.length])
+                continue
+            block = data[extent.block]
+            whole = extent.block_offset == 0 and len(block) == extent.length
+            start = extent.block_offset
+            parts.append(block if whole else memoryview(block)[start : start + extent.length])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # ------------------------------------------------------------ writing
+
+    async def write(self, handle: Handle, offset: int, data: Buffer) -> int:
+        """Stores bytes and lays them over the file. Where several were appended at once, each is in one piece."""
+        if not len(data):
+            return 0
+        if offset + len(data) > MAX_FILE_BYTES:
+            raise FsError(EFBIG)
+        append = handle.appends
+        blocks = _cut(data, 0 if append else offset % SLOT_BYTES)
+        reply = await self._store_and_tell(handle.ino, offset, append, blocks)
+        for _ in range(WRITE_ROUNDS):
+            if not reply.full:
+                return len(data)
+            for row in reply.full:
+                await self._merge(handle.ino, row)
+            reply = await self._store_and_tell(handle.ino, offset, append, blocks)
+        raise FsError(EIO, f"inode {handle.ino} is written to at {offset} by too many at once")
+
+    async def _merge(self, ino: int, row: pb.Row) -> None:
+        """Rewrites a slot that lists too many pieces as one block, unless somebody changes it meanwhile."""
+        slot = decode_slot(row.value) if row.value else ()
+        plan = merge_plan(slot)
+        if not plan.length:
+            return
+        number = split_slot_object(row.obj)[2]
+        try:
+            data = await self._assemble({number: slot}, number * SLOT_BYTES + plan.offset, plan.length)
+        except NotFound:
+            return  # it is another one by now
+        await self._store_and_tell(ino, number * SLOT_BYTES + plan.offset, False, [data], [row])
+
+    async def _store_and_tell(
+        self, ino: int, offset: int, append: bool, blocks: Sequence[Buffer], expected: Sequence[pb.Row] = ()
+    ) -> pb.WriteThroughReply:
+        dedupe = True
+        for _ in range(WRITE_ROUNDS):
+            stored = await self._patiently(partial(self._place.store.store, blocks, dedupe=dedupe))
+            try:
+                reply = await self._tell(ino, offset, append, stored, expected)
+            except CommitRefused as error:
+                log.info(
+                    "%d blocks that a write counted on are gone: storing its data again", len(error.missing_blocks)
+                )
+                await self._place.store.abandon(stored)
+                dedupe = False
+                continue
+            except RedfsError:
+                await self._place.store.abandon(stored)
+                raise
+            if reply.full:
+                await self._place.store.abandon(stored)
+            return reply
+        raise FsError(EIO, f"blocks that inode {ino} was to hold are gone again and again")
+
+    async def _tell(
+        self, ino: int, offset: int, append: bool, stored: Stored, expected: Sequence[pb.Row]
+    ) -> pb.WriteThroughReply:
+        def request(number: int, answered: int) -> dict[str, Any]:
+            return {
+                "write_through": pb.WriteThrough(
+                    volume_id=self._place.volume_id,
+                    lineage=self._place.lineage,
+                    number=number,
+                    answered=answered,
+                    ino=ino,
+                    offset=0 if append else offset,
+                    append=append,
+                    segments=stored.segments,
+                    blocks=stored.blocks,
+                    parts=[pb.StoredPart(block_id=block, bytes=length) for block, length in stored.refs],
+                    expected=expected,
+                )
+            }
+
+        reply: pb.WriteThroughReply = await self._numbered(request)
+        return reply
+
+    # ------------------------------------------------------------ the end
+
+    def tick(self) -> None:
+        """Nothing waits here."""
+
+    def unsaved(self) -> list[int]:
+        return []
+
+    def fail(self, error: RedfsError) -> None:
+        self.failure = error
+
+    async def abandon(self, error: RedfsError) -> None:
+        """Nothing is kept here that could be lost."""
+
+    async def ended(self) -> None:
+        """No commit is ever under way."""
+
+    async def stop(self) -> None:
+        """Nothing runs in the background."""
+
+    # ------------------------------------------------------------ the conversation
+
+    async def _look(self, operation: str, **fields: Any) -> Any:
+        """A reply. It shows everything that had returned, on any host, when this was called."""
+        if self.failure is not None:
+            raise self.failure
+        look = pb.Look(volume_id=self._place.volume_id, lineage=self._place.lineage, operation=operation, **fields)
+        return await self._patiently(lambda: self._call(look=look))
+
+    async def _change(self, operation: str, ctx: Context, **fields: Any) -> Any:
+        def request(number: int, answered: int) -> dict[str, Any]:
+            return {
+                "change": pb.Change(
+                    volume_id=self._place.volume_id,
+                    lineage=self._place.lineage,
+                    number=number,
+                    answered=answered,
+                    operation=operation,
+                    uid=ctx.uid,
+                    gid=ctx.gid,
+                    groups=ctx.groups,
+                    **fields,
+                )
+            }
+
+        return await self._numbered(request)
+
+    async def _numbered(self, request: Callable[[int, int], dict[str, Any]]) -> Any:
+        """Sends a change until it is answered: under one number, so that it takes place once."""
+        if self.failure is not None:
+            raise self.failure
+        number = self._numbers.take()
+        try:
+            return await self._patiently(lambda: self._call(**request(number, self._numbers.answered)))
+        finally:
+            self._numbers.done(number)
+
+    async def _call(self, **body: Any) -> Any:
+        try:
+            return await self._session.call(**body)
+        except RolledBack:
+            self._place.on_rolled_back()
+            raise
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Calls again while it fails by what passes, for `give_up_s`."""
+        until_s = self._place.clock() + self._config.give_up_s
+        pause_s = self._config.retry_first_s
+        while True:
+            try:
+                return await call()
+            except PASSING as error:
+                if self.failure is not None:
+                    raise self.failure from None
+                if self._place.clock() >= until_s:
+                    raise
+                log.warning("an operation waits: %s", error)
+            await self._place.sleep(pause_s)
+            pause_s = min(2 * pause_s, self._config.retry_max_s)
+
+
+def _entry(reply: pb.ChangeReply) -> Entry:
+    return Entry(reply.ino, decode_inode(reply.inode))
+
+
+def _removed(ino: int, record: bytes) -> Removed:
+    return Removed(ino, decode_inode(record) if record else None)
+
+
+def _slot_rows(slots: Mapping[int, Slot]) -> list[pb.Row]:
+    return [
+        pb.Row(kind=Kind.SLOT, obj=slot_key(0, 1, number).obj, value=encode_slot(slot))
+        for number, slot in slots.items()
+    ]
+
+
+def _cut(data: Buffer, start: int) -> list[Buffer]:
+    """Parts that end where slots do, if the data begins `start` bytes behind the beginning of one."""
+    first = SLOT_BYTES - start
+    if len(data) <= first:
+        return [data]
+    view = memoryview(data)
+    return [view[:first], *[view[at : at + SLOT_BYTES] for at in range(first, len(data), SLOT_BYTES)]]
