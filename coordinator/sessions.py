@@ -279,6 +279,19 @@ def in_shared_mode(kv: ReadKv, volume_id: int) -> bool:
     return holder_of(kv, volume_id) is None and bool(sharing_sessions(kv, volume_id))
 
 
+def alone_in_shared_mode(kv: ReadKv) -> dict[int, int]:
+    """Volume -> its only sharing session, where nobody holds the delegation.
+
+    Such a session may have given it back a moment ago: others join only behind one that showed nothing old any more.
+    """
+    sharing: dict[int, list[int]] = {}
+    for key, raw in kv.scan(MOUNTS, b"", ALL_U64 * 2):
+        if raw[0] in SHARING:
+            volume_id, session = split_pair(key)
+            sharing.setdefault(volume_id, []).append(session)
+    return {volume: found[0] for volume, found in sharing.items() if len(found) == 1 and holder_of(kv, volume) is None}
+
+
 def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
     """How a volume that the session has stands now, as `attach` tells it. LeaseLapsed where it was taken away."""
     require_session(txn, session_id)
