@@ -20,6 +20,7 @@ from redfs.core.errors import (
     NoSpace,
     NotAllowed,
     RolledBack,
+    Unavailable,
 )
 from redfs.core.ids import ROOT_INO
 from redfs.core.records import (
@@ -383,6 +384,7 @@ def test_a_write_that_is_refused_leaves_its_segment_open() -> None:
 
 def test_the_quota_is_kept_exactly() -> None:
     pool, (one, other) = hosts(2)
+    pool.run_jobs()
     pool.coordinator.execute(lambda txn: volumes.set_volume(txn, "v", quota_bytes=1000))
     file = one.create(b"f")
     one.write(file, "a", 900)
@@ -396,6 +398,24 @@ def test_the_quota_is_kept_exactly() -> None:
         one.change("make_copy", ino=ROOT_INO, name=b"copy", inode=like, rows=[slot], size=1000)
     one.change("setattr", ino=file, attributes=pb.SetAttributes(size=500))
     one.write(file, "d", 500)
+    assert pool.problems() == []
+
+
+def test_a_full_volume_waits_for_what_is_being_freed() -> None:
+    pool, (one, other) = hosts(2)
+    pool.run_jobs()
+    pool.coordinator.execute(lambda txn: volumes.set_volume(txn, "v", quota_bytes=70 * SLOT_BYTES))
+    file = one.create(b"f")
+    for number in range(70):
+        one.write(file, "same", SLOT_BYTES, offset=number * SLOT_BYTES)
+    with pytest.raises(NoSpace):
+        one.write(file, "more", 10)
+    other.change("setattr", ino=file, attributes=pb.SetAttributes(size=0))
+    write = one.writing(file, [("more", 10)])
+    with pytest.raises(Unavailable, match="being freed"):
+        one.tell(write)
+    pool.run_jobs()
+    assert not one.tell(write).full
     assert pool.problems() == []
 
 
