@@ -518,6 +518,9 @@ def test_stored_answers_go_when_the_client_has_them_and_with_the_session() -> No
     one.end()
     with pool.coordinator.read() as kv:
         assert kv.first(OPERATIONS, b"", b"\xff" * 17) is None
+    assert pool.problems() == []
+    pool.coordinator.execute(lambda txn: txn.kv.put(OPERATIONS, pair_key(one.session_id, 7), b"left"))
+    assert pool.problems() == [f"the answer of operation 7 is kept for session {one.session_id}, which has ended"]
     with pytest.raises(LeaseLapsed):
         one.create(b"gone")
 
