@@ -256,8 +256,9 @@ def _check_segments(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counte
         if raw_row is None or decode_segment(raw_row).state != SegmentState.OPEN:
             yield f"segment {segment:#x} is listed as open for session {session} and is not"
     for key, _ in kv.scan(OPERATIONS, b"", ALL_U64 * 2):
-        if kv.get(SESSIONS, key[:8]) is None:
-            yield f"the answer of operation {split_pair(key)[1]} is kept for session {split_pair(key)[0]}, which has ended"
+        session, number = split_pair(key)
+        if kv.get(SESSIONS, u64_key(session)) is None:
+            yield f"the answer of operation {number} is kept for session {session}, which has ended"
 
 
 def _check_open(kv: ReadKv, segment: int, row: SegmentRow, live_bytes: int) -> Iterator[str]:
