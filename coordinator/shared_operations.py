@@ -20,7 +20,7 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
 from redfs.coordinator.sessions import quota_left, require_session, require_shared, take_inodes
-from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, undeclared
+from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
 from redfs.core import namespace as engine
@@ -70,7 +70,8 @@ class _Change:
         self.session_id = session_id
         self.volume = volume
         self.request = request
-        self.view = SharedView(txn.versions, volume.lineage)
+        self.guard = txn.env.holds.guard(volume.volume_id, session_id)
+        self.view = SharedView(txn.versions, volume.lineage, self.guard)
         self.ctx = Context(request.uid, request.gid, txn.env.stamp_ns(), 0, frozenset(request.groups))
         self.writes: WriteSet = {}
 
@@ -89,7 +90,8 @@ class _Change:
         return found
 
     def note(self, outcome: engine.Outcome[Any]) -> Any:
-        """Takes what an operation writes; its value."""
+        """Takes what an operation writes; its value. Raises Held."""
+        self.guard.check()
         self.writes = outcome.writes
         return outcome.value
 
@@ -106,12 +108,25 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     only_reads = request.operation == "release" or (request.operation == "open" and not request.flags & O_TRUNC)
     volume = require_shared(txn.kv, session_id, request.volume_id, write=not only_reads)
     require_lineage(volume, request.lineage)
+    require_known(txn.kv, txn.env, volume.volume_id)
     under_way = _Change(txn, session_id, volume, request)
     row = operation(under_way)
+    under_way.guard.check()
+    _end_holds(txn, session_id, request, row)
     if under_way.writes:
         apply_writes(txn, volume, under_way.writes)
         store_answer(txn, session_id, request.number, row)
     return Changed(row, _must_forget(txn, session_id, request))
+
+
+def _end_holds(txn: Txn, session_id: int, request: pb.Change, row: OperationRow) -> None:
+    """Of inodes that are gone, and of one that is let go with its last close."""
+    gone = [row.replaced] if row.replaced and not row.replaced_inode else []
+    if request.operation in ("unlink", "release") and (not row.inode or request.let_go):
+        gone.append(row.ino)
+    if gone:
+        volume_id = request.volume_id
+        txn.after_commit.append(lambda: txn.env.holds.let_go(volume_id, session_id, gone))
 
 
 def require_lineage(volume: VolumeRow, lineage: int) -> None:
@@ -174,6 +189,9 @@ def _create(c: _Change) -> OperationRow:
     r = c.request
     opened = c.note(create_or_open(c.view, c.ctx, r.ino, r.name, r.mode, r.flags, c.new_ino))
     enter(c.txn, c.session_id, r.volume_id, opened.entry.ino)
+    if r.hold and not opened.existed and not c.volume.quota_bytes:
+        # Under a quota each write must find at once whether it fits.
+        c.txn.env.holds.grant(r.volume_id, c.session_id, opened.entry.ino)
     return _entry(opened.entry)._replace(existed=opened.existed)
 
 

@@ -195,19 +195,20 @@ class Shell:
         """
         number = self.next_order()
         message = pb.SessionReply(forget=pb.Forget(forget_id=number, volume_id=volume_id, inodes=[ino]))
+        answered = await self.until_answered(session_id, number, message, FORGET_DEADLINE_S)
+        if not answered and self.coordinator.leases.valid(session_id):
+            log.warning("session %d did not say that it forgot inode %d of volume %d", session_id, ino, volume_id)
+
+    async def until_answered(self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float) -> bool:
+        """Sends an order, also on later streams. False where the session's lease or the deadline was over first."""
         answered: asyncio.Future[None] = self.loop.create_future()
         self._orders[number] = _Order(session_id, message, answered)
-        leases = self.coordinator.leases
-        until_s = self.loop.time() + FORGET_DEADLINE_S
+        until_s = self.loop.time() + deadline_s
         try:
             self.tell(session_id, message)
-            while not answered.done() and leases.valid(session_id):
-                if self.loop.time() >= until_s:
-                    log.warning(
-                        "session %d did not say that it forgot inode %d of volume %d", session_id, ino, volume_id
-                    )
-                    return
+            while not answered.done() and self.coordinator.leases.valid(session_id) and self.loop.time() < until_s:
                 await asyncio.wait([answered], timeout=LEASE_LOOK_S)
+            return answered.done()
         finally:
             del self._orders[number]
 
