@@ -10,8 +10,8 @@ it shorter than the coordinator does; past two thirds `serving` waits, because a
 Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good. `Unavailable` for a call that
 waited `give_up_s` for a coordinator that is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
-(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`); one that was sent while the stream was away
-may be lost (`on_resumed`).
+(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_return_held`); one that was sent while
+the stream was away may be lost (`on_resumed`).
 """
 
 from __future__ import annotations
@@ -129,6 +129,10 @@ async def _no_rebase(order: pb.Rebase) -> None:
     """The owner remembers nothing of its volumes."""
 
 
+async def _nothing_held(volume_id: int, inodes: Sequence[int]) -> None:
+    """The owner holds no files."""
+
+
 async def _not_concerned() -> None:
     """The owner minds no lost orders."""
 
@@ -169,6 +173,8 @@ class CoordinatorSession:
         """Called with a volume's id when no other host shares it any more."""
         self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
         """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
+        self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
+        """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
         """Called when the stream is back after it broke."""
         self.on_lapsed: Callable[[], None] = lambda: None
@@ -468,6 +474,8 @@ class CoordinatorSession:
                 self._work_on(partial(self.on_alone, reply.alone.volume_id))
             case "forget":
                 self._work_on(partial(self._forget, reply.forget))
+            case "return_held":
+                self._work_on(partial(self._return_held, reply.return_held))
             case "copy":
                 self._begin_copy(reply.copy)
             case _:
@@ -507,6 +515,10 @@ class CoordinatorSession:
     async def _forget(self, order: pb.Forget) -> None:
         await self.on_forget(order.volume_id, order.inodes)
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
+
+    async def _return_held(self, order: pb.ReturnHeld) -> None:
+        await self.on_return_held(order.volume_id, order.inodes)
+        await self.call(return_held_done=pb.ReturnHeldDone(return_id=order.return_id))
 
     def _begin_copy(self, order: pb.Copy) -> None:
         """Begins to carry out a Copy order. One that came again after a lost stream is under way already: its answer,

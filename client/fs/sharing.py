@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from redfs.client.fs.config import Session
 from redfs.client.fs.following import SLACK_S, Following, Kernel
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import RedfsError
+from redfs.core.errors import Busy, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -102,7 +102,12 @@ class Sharing:
         try:
             async with asyncio.timeout(QUIET_S):
                 await vfs.gate.empty()
+                while not vfs.is_clean:
+                    await vfs.sync()
         except TimeoutError:
+            return False
+        except RedfsError as error:
+            log.warning("the volume stays shared: what is held of new files could not be stored yet: %s", error)
             return False
         reply = await self._session.call(become_exclusive=pb.BecomeExclusive(volume_id=vfs.volume_id))
         if reply.attached.shared:
@@ -131,8 +136,15 @@ class Sharing:
             await self._kernel.forget(inodes)
 
     async def resumed(self) -> None:
-        """The stream was away, perhaps because the coordinator begins anew: it is told what is open here."""
-        await self._following.resumed()
+        """The stream was away, perhaps because the coordinator begins anew: it is told what is open and held here.
+
+        First of all, since no operation on the volume is answered on any host before that.
+        """
         vfs = self._vfs
         if vfs.is_shared and vfs.failure is None:
-            await self._session.call(declare_open=pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes))
+            declared = pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes, held_inodes=vfs.held_inodes)
+            try:
+                await self._session.call(declare_open=declared)
+            except Busy as error:
+                log.info("nothing was declared: %s", error)  # this mount is alone by now, and learns it
+        await self._following.resumed()

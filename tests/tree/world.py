@@ -34,6 +34,7 @@ from redfs.coordinator.store import LmdbStore
 from redfs.core.errors import FsError
 from redfs.core.ids import ROOT_INO, block_id
 from redfs.core.namespace import Context
+from redfs.core.records import Inode
 from redfs.core.tables import BLOCKS, JOBS, u64_key
 from redfs.proto import rpc
 from redfs.proto.gen import cluster_pb2 as pb
@@ -192,6 +193,11 @@ class Mount:
             handle, _ = await self.vfs.create(self._context(), folder, name, 0o644)
         await self._fill(handle, 0, content)
 
+    async def create(self, path: str, flags: int = 0) -> int:
+        """A new file, open; the handle."""
+        folder, name = await self._place(path)
+        return (await self.vfs.create(self._context(), folder, name, 0o644, flags))[0]
+
     async def append(self, path: str, at: int, content: bytes) -> None:
         await self._fill(await self.vfs.open(self._context(), await self._ino(path), 1), at, content)
 
@@ -250,6 +256,15 @@ class Mount:
             after = entries[-1][0].cookie
         await self.vfs.releasedir(self._context(), handle)
         return found
+
+    async def read(self, path: str) -> bytes:
+        return await self._read(await self._ino(path))
+
+    async def inode(self, path: str) -> Inode:
+        return await self.vfs.getattr(await self._ino(path))
+
+    async def touch(self, path: str, mtime_ns: int) -> None:
+        await self.vfs.setattr(self._context(), await self._ino(path), mtime_ns=mtime_ns)
 
     async def _read(self, ino: int) -> bytes:
         size = (await self.vfs.getattr(ino)).size
@@ -334,6 +349,7 @@ class World:
         session.on_recall = sharing.recall
         session.on_alone = sharing.alone
         session.on_forget = sharing.forget
+        session.on_return_held = vfs.on_return_held
         session.on_resumed = sharing.resumed
         vfs.on_rolled_back = following.refused
         session.on_lapsed = vfs.on_lapsed
