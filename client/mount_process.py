@@ -224,6 +224,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.following import Following
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.sharing import Sharing
     from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
@@ -258,7 +259,11 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_flush = vfs.on_flush
             session.on_hold = following.hold
             session.on_rebase = following.rebase
-            session.on_resumed = following.resumed
+            sharing = Sharing(session, vfs, kernel, following)
+            session.on_recall = sharing.recall
+            session.on_alone = sharing.alone
+            session.on_forget = sharing.forget
+            session.on_resumed = sharing.resumed
             session.on_lapsed = vfs.on_lapsed
             session.on_gone = vfs.on_gone
             vfs.on_rolled_back = following.refused

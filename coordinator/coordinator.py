@@ -107,6 +107,7 @@ class Coordinator:
             sessions_there = [decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9)]
             self.leases.load(sessions_there)
             self.env.figures.load(sessions_there)
+            self.env.recalled.update(sessions.alone_in_shared_mode(kv))
             self.has_jobs = next_job(kv, b"") is not None
 
     def read(self) -> Reading:

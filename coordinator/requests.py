@@ -10,8 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
+from redfs.coordinator import (
+    commits,
+    convert,
+    nodes,
+    reads,
+    segments,
+    sessions,
+    shared_opens,
+    shared_operations,
+    shared_writes,
+)
 from redfs.coordinator.coordinator import Command, Coordinator
+from redfs.coordinator.shared_looks import is_quick_look, look
 from redfs.coordinator.status import count_damage
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.usage import usage_of
@@ -20,6 +31,7 @@ from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
+from redfs.core.records import Kind
 from redfs.core.tables import READING_ONLY, SHARING, Access, VolumeKind, VolumeRow
 from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree, operations_on
@@ -29,11 +41,21 @@ QUICK_READ_ROWS = 512
 """Reads of at most so many records are answered where they arrive: about 2 ms. Larger ones go to a reader thread."""
 
 
+class Forget(NamedTuple):
+    """Sessions whose kernels must drop what they remember of an inode's data."""
+
+    sessions: frozenset[int]
+    volume_id: int
+    ino: int
+
+
 class Later(NamedTuple):
     """A command for the state thread, and the fields of the reply that its value makes."""
 
     command: Command[Any]
     reply: Callable[[Any], dict[str, Any]]
+    forget: Callable[[Any], Forget | None] = lambda _: None
+    """From its value, what others must drop before the answer is given."""
 
 
 Answer = dict[str, Any]
@@ -61,6 +83,8 @@ def is_quick(request: pb.SessionRequest) -> bool:
             return len(request.locate_blocks.block_ids) <= QUICK_READ_ROWS
         case "find_blocks":
             return len(request.find_blocks.fingerprints) <= QUICK_READ_ROWS
+        case "look":
+            return is_quick_look(request.look)
         case "segment_blocks" | "list_snapshots":
             return False
         case _:
@@ -99,6 +123,11 @@ class Requests:
             "reserve": self._reserve,
             "grant_inodes": self._grant_inodes,
             "commit": self._commit,
+            "look": self._look,
+            "change": self._change,
+            "write_through": self._write_through,
+            "declare_open": self._declare_open,
+            "forget_done": self._forgotten,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "list_snapshots": self._list_snapshots,
@@ -324,6 +353,53 @@ class Requests:
             return {"commit": answer}
 
         return Later(lambda txn: commits.commit(txn, session_id, wanted), reply)
+
+    # -- shared mode
+
+    def _look(self, session_id: int, request: pb.Look) -> Answer:
+        with self._coordinator.read() as kv:
+            return {"look": look(kv, session_id, request, self._ancestry)}
+
+    def _change(self, session_id: int, request: pb.Change) -> Later:
+        def reply(changed: shared_operations.Changed) -> Answer:
+            row = changed.row
+            return {
+                "change": pb.ChangeReply(
+                    number=request.number,
+                    ino=row.ino,
+                    inode=row.inode,
+                    replaced=row.replaced,
+                    replaced_inode=row.replaced_inode,
+                    existed=row.existed,
+                )
+            }
+
+        def forget(changed: shared_operations.Changed) -> Forget | None:
+            return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
+
+        return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
+
+    def _write_through(self, session_id: int, request: pb.WriteThrough) -> Later:
+        def reply(written: shared_writes.Written) -> Answer:
+            full = [(int(Kind.SLOT), obj, value) for obj, value in written.full]
+            row = written.row
+            return {
+                "write_through": pb.WriteThroughReply(
+                    number=request.number, offset=row.offset, inode=row.inode, full=convert.to_rows(full)
+                )
+            }
+
+        return Later(lambda txn: shared_writes.write_through(txn, session_id, request), reply)
+
+    def _declare_open(self, session_id: int, request: pb.DeclareOpen) -> Later:
+        return Later(
+            lambda txn: shared_opens.declare_open(txn, session_id, request.volume_id, request.open_inodes),
+            lambda gone: {"declare_open": pb.DeclareOpenReply(gone=gone)},
+        )
+
+    def _forgotten(self, session_id: int, request: pb.ForgetDone) -> Answer:
+        self._order_done(session_id, request.forget_id)
+        return {"forget_done": pb.ForgetDoneReply()}
 
     def _report_damage(self, session_id: int, request: pb.ReportDamage) -> Later:
         def reply(_: bool) -> Answer:

@@ -16,7 +16,7 @@ import grpc.aio
 
 from redfs.coordinator import convert
 from redfs.coordinator.coordinator import Outcome
-from redfs.coordinator.requests import Later, Requests, is_quick, open_session
+from redfs.coordinator.requests import Forget, Later, Requests, is_quick, open_session
 from redfs.coordinator.sessions import RecallNeeded
 from redfs.coordinator.sharing import Sharing
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
@@ -53,6 +53,7 @@ class SessionStream:
         self._outgoing_bytes = 0
         self._in_flight = 0
         self._long_reads = 0
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -76,7 +77,7 @@ class SessionStream:
                 await self._finish(writer)
         finally:
             self._shell.stream_closed(self._session_id, self)
-            await cancel_and_wait([reader, writer, ended])
+            await cancel_and_wait([reader, writer, ended, *self._forgetting])
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
         """Lets what is under way be answered, within reason."""
@@ -164,10 +165,25 @@ class SessionStream:
         if isinstance(outcome.error, RecallNeeded):
             joining = self._sharing.attach(outcome.error.volume_id, later.command)
             joining.add_done_callback(lambda task: self._joined(request_id, later, task))
-        elif outcome.error is not None:
+            return
+        if outcome.error is not None:
             self._fail(request_id, outcome.error)
-        else:
-            self._send(pb.SessionReply(request_id=request_id, **later.reply(outcome.value)))
+            return
+        reply = pb.SessionReply(request_id=request_id, **later.reply(outcome.value))
+        forget = later.forget(outcome.value)
+        if forget is None:
+            self._send(reply)
+            return
+        # As many as requests are under way. One whose stream ends first is sent again by the client.
+        waiting = start(self._send_when_forgotten(reply, forget), "session forget")
+        self._forgetting.add(waiting)
+        waiting.add_done_callback(self._forgetting.discard)
+
+    async def _send_when_forgotten(self, reply: pb.SessionReply, forget: Forget) -> None:
+        await asyncio.gather(
+            *[self._shell.forget(session, forget.volume_id, forget.ino) for session in sorted(forget.sessions)]
+        )
+        self._send(reply)
 
     def _joined(self, request_id: int, later: Later, joining: asyncio.Task[Any]) -> None:
         if not joining.cancelled():

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
+from errno import EROFS
 from functools import partial
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.open_book import MAX_OPEN_INODES
 from redfs.coordinator.txn import Txn, scan_pairs
-from redfs.core.errors import Busy, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
+from redfs.core.errors import Busy, FsError, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
 from redfs.core.kv import ReadKv
 from redfs.core.policy import overhead_bytes, shrink
 from redfs.core.records import ROOT_KEY
@@ -37,6 +38,7 @@ from redfs.core.tables import (
     NEXT_SESSION_KEY,
     NEXT_VOLUME_KEY,
     OPEN_SEGMENTS,
+    OPERATIONS,
     REPLIES,
     RESERVATIONS,
     SESSIONS,
@@ -61,7 +63,7 @@ from redfs.core.tables import (
 )
 from redfs.core.versions.layout import Holder, HolderType
 from redfs.core.versions.weights import HEAD, shown_by
-from redfs.core.volume_tree import require_changeable
+from redfs.core.volume_tree import ReadTree, require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -118,6 +120,32 @@ def require_delegation(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
     if txn.kv.get(DELEGATIONS, u64_key(volume_id)) != encode_u64(session_id):
         raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
     return txn.tree.require(volume_id)
+
+
+def require_writer(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
+    """The row of a volume that the session may write data for: it holds the delegation, or shares it. LeaseLapsed."""
+    if holder_of(txn.kv, volume_id) is None and access_of(txn.kv, session_id, volume_id) == Access.SHARED:
+        return txn.tree.require(volume_id)
+    return require_delegation(txn, session_id, volume_id)
+
+
+def require_shared(kv: ReadKv, session_id: int, volume_id: int, write: bool) -> VolumeRow:
+    """The row of a volume in shared mode that the session has a part in.
+
+    LeaseLapsed where it was taken away. NotAllowed where the session does not share it, Busy where one mount has it for
+    itself now: the session asks how the volume stands. EROFS for a write of one that only reads.
+    """
+    access = access_of(kv, session_id, volume_id)
+    row = None if access is None else ReadTree(kv).get(volume_id)
+    if access is None or row is None:
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    if access not in SHARING:
+        raise NotAllowed(f"this mount does not share {row.name!r}: mount it with --shared")
+    if holder_of(kv, volume_id) is not None:
+        raise Busy(f"one mount has {row.name!r} for itself just now: ask how the volume stands, and try again")
+    if write and access != Access.SHARED:
+        raise FsError(EROFS)
+    return row
 
 
 class RecallNeeded(Busy):
@@ -249,6 +277,19 @@ def writers_of(kv: ReadKv, volume_id: int) -> list[int]:
 def in_shared_mode(kv: ReadKv, volume_id: int) -> bool:
     """Whether the coordinator runs the volume's operations."""
     return holder_of(kv, volume_id) is None and bool(sharing_sessions(kv, volume_id))
+
+
+def alone_in_shared_mode(kv: ReadKv) -> dict[int, int]:
+    """Volume -> its only sharing session, where nobody holds the delegation.
+
+    Such a session may have given it back a moment ago: others join only behind one that showed nothing old any more.
+    """
+    sharing: dict[int, list[int]] = {}
+    for key, raw in kv.scan(MOUNTS, b"", ALL_U64 * 2):
+        if raw[0] in SHARING:
+            volume_id, session = split_pair(key)
+            sharing.setdefault(volume_id, []).append(session)
+    return {volume: found[0] for volume, found in sharing.items() if len(found) == 1 and holder_of(kv, volume) is None}
 
 
 def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
@@ -409,7 +450,10 @@ def end_session(txn: Txn, session_id: int) -> None:
             txn.doom(segment_id, row)
     for number, _ in list(scan_pairs(txn.kv, REPLIES, session_id)):
         txn.kv.delete(REPLIES, pair_key(session_id, number))
+    for number, _ in list(scan_pairs(txn.kv, OPERATIONS, session_id)):
+        txn.kv.delete(OPERATIONS, pair_key(session_id, number))
     txn.kv.delete(SESSIONS, u64_key(session_id))
+    txn.after_commit.append(lambda: txn.env.forget_operations(session_id))
     txn.after_commit.append(lambda: txn.env.leases.end(session_id))
     txn.after_commit.append(lambda: txn.env.figures.end(session_id))
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
@@ -445,11 +489,15 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int, above: i
     """(first, count) of inode numbers that nobody in the volume's family ever had, all greater than `above`."""
     if not 1 <= count <= MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers are granted 1 to {MAX_INODES_PER_GRANT} at a time")
-    volume = require_delegation(txn, session_id, volume_id)
+    return take_inodes(txn, require_delegation(txn, session_id, volume_id), count, above)
+
+
+def take_inodes(txn: Txn, volume: VolumeRow, count: int, above: int = 0) -> tuple[int, int]:
+    """(first, count) of numbers of the volume's family, taken for good."""
     key = u64_key(txn.versions.lineage(volume.lineage).family)
     raw = txn.kv.get(FAMILIES, key)
     if raw is None:
-        raise NotFound(f"the family of volume {volume_id} has no inode counter: run `redfs check`")
+        raise NotFound(f"the family of volume {volume.volume_id} has no inode counter: run `redfs check`")
     if above >= MAX_INO - MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers above {above} do not leave room for new ones")
     first = max(decode_u64(raw), above + 1)
@@ -477,7 +525,7 @@ def quota_left(kv: ReadKv, volume: VolumeRow) -> int | None:
 
 def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Granted:
     """Promises plain bytes for dirty data; the grant replaces the one before. Fewer than wanted when nearly full."""
-    volume = require_delegation(txn, session_id, volume_id)
+    volume = require_writer(txn, session_id, volume_id)
     key = pair_key(session_id, volume_id)
     granted = min(wanted_bytes, writable_bytes(txn, volume, except_for=key)) if wanted_bytes else 0
     if granted:

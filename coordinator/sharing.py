@@ -23,8 +23,8 @@ its kernel has forgotten (`Environment.recalled`). What a failure leaves:
 | the newcomer's session ends | its Attach is refused; the holder is told Alone |
 | the volume is deleted meanwhile | the Attach is refused with NotFound |
 | the volume is being rolled back, or is to be | one waits for the other (`turns.py`): each finds what the other left |
-| the coordinator dies before the GiveBack is durable | nothing changed: the holder resumes and holds; others ask again |
-| it dies after that | the holder is alone in shared mode: it asks, as after each new stream, or repeats its GiveBack |
+| the coordinator dies before the GiveBack is durable | the holder resumes and holds; the newcomer asks again |
+| it dies after that | the holder is alone in shared mode: it repeats its GiveBack, is told Alone, or is recalled |
 """
 
 from __future__ import annotations

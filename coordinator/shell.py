@@ -29,6 +29,11 @@ READER_THREADS = 2
 AWAY_S = 3.0
 """How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
 
+FORGET_DEADLINE_S = 60.0
+"""A mount drops pages in milliseconds, and one that is away comes back or loses its lease long before."""
+LEASE_LOOK_S = 0.25
+"""How often who waits for a session looks whether its lease is over."""
+
 log = logging.getLogger(__name__)
 
 
@@ -182,6 +187,29 @@ class Shell:
         order.CopyFrom(rebase)
         order.rebase_id = number
         return await self._order(session_id, number, pb.SessionReply(rebase=order), deadline_s)
+
+    async def forget(self, session_id: int, volume_id: int, ino: int) -> None:
+        """Has a session's kernel drop an inode's pages. Returns when it has, or the session's lease is over.
+
+        One that lives and does not say so in FORGET_DEADLINE_S is named in the log, and not waited for any longer.
+        """
+        number = self.next_order()
+        message = pb.SessionReply(forget=pb.Forget(forget_id=number, volume_id=volume_id, inodes=[ino]))
+        answered: asyncio.Future[None] = self.loop.create_future()
+        self._orders[number] = _Order(session_id, message, answered)
+        leases = self.coordinator.leases
+        until_s = self.loop.time() + FORGET_DEADLINE_S
+        try:
+            self.tell(session_id, message)
+            while not answered.done() and leases.valid(session_id):
+                if self.loop.time() >= until_s:
+                    log.warning(
+                        "session %d did not say that it forgot inode %d of volume %d", session_id, ino, volume_id
+                    )
+                    return
+                await asyncio.wait([answered], timeout=LEASE_LOOK_S)
+        finally:
+            del self._orders[number]
 
     def next_order(self) -> int:
         """A number for an order, which its answer names."""

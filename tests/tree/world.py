@@ -334,12 +334,7 @@ class World:
         session.on_recall = sharing.recall
         session.on_alone = sharing.alone
         session.on_forget = sharing.forget
-
-        async def resumed() -> None:
-            await following.resumed()
-            await sharing.resumed()
-
-        session.on_resumed = resumed
+        session.on_resumed = sharing.resumed
         vfs.on_rolled_back = following.refused
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone

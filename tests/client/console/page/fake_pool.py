@@ -73,7 +73,8 @@ class FakePool:
         volume: Data = {
             "volume_id": self.next_id, "kind": kind, "name": name, "parent_id": parent_id, "state": "ok",
             "created_ns": self.now_ns, "protection": "ec:4+2", "description": "", "color": "", "compression": "zstd",
-            "minimum_nodes": 0, "mounts": [], "shared": False, "in_shared_mode": False, "quota_bytes": 0, "schedule_id": 0, "origin": "", "allowed": [],
+            "minimum_nodes": 0, "mounts": [], "quota_bytes": 0, "schedule_id": 0, "origin": "", "allowed": [],
+            "shared": False, "in_shared_mode": False,
             "usage": {"logical_bytes": 0, "stored_bytes": 0, "logical_alone_bytes": 0, "stored_alone_bytes": 0},
         }  # fmt: skip
         volume.update(settings)
