@@ -13,7 +13,7 @@ The time of a write is what the coordinator's clock shows now: the time at which
 since. It is shown here, and recorded later.
 
 Failure: storing waits as everything does (`patiently`); what fails then stays, with the error on its file, and is tried
-again. A crash of the host loses what was not written, as it does without sharing. After `fail` everybody gets the error.
+again. A crash of the host loses what was not written, as it does without sharing. After `fail` all get that error.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from redfs.coordinator.environment import CoordinatorConfig, SystemClock, System
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell
 from redfs.coordinator.store import LmdbStore
-from redfs.core.errors import FsError
+from redfs.core.errors import FsError, NotFound
 from redfs.core.ids import ROOT_INO, block_id
 from redfs.core.namespace import Context
 from redfs.core.records import Inode
@@ -115,7 +115,8 @@ class MemoryBlocks:
         with self._world.coordinator.read() as kv:
             for number in numbers:
                 is_there = number in own or kv.get(BLOCKS, u64_key(number)) is not None
-                assert is_there, f"block {number:#x} is read and was freed"
+                if not is_there:  # only while others write does that happen, and then the slot is looked up again
+                    raise NotFound(f"block {number:#x} is read and was freed")
         return [self._plain[number] for number in numbers]
 
 
