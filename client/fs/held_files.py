@@ -30,7 +30,8 @@ from redfs.client.fs.local_engine import Place
 from redfs.client.fs.space import SpaceReservation
 from redfs.core.endings import Endings
 from redfs.core.errors import CommitRefused, InternalError, NotAllowed, RedfsError
-from redfs.core.records import INODE_HAS_CAPABILITY, SLOT_BYTES, Inode
+from redfs.core.namespace.xattrs import xattr_flag
+from redfs.core.records import SLOT_BYTES, Inode
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -201,10 +202,10 @@ class HeldFiles:
         file = self.files.get(ino)
         return inode if file is None else file.over(inode)
 
-    def lacks_capability(self, ino: int) -> bool:
-        """Whether security.capability is known not to be set."""
+    def lacks_attribute(self, ino: int, name: bytes) -> bool:
+        """Whether it is known without a round trip that an extended attribute is not set."""
         file = self.files.get(ino)
-        return file is not None and not file.inode.flags & INODE_HAS_CAPABILITY
+        return file is not None and not file.inode.flags & xattr_flag(name)
 
     def write(self, file: HeldFile, offset: int, data: Buffer) -> bool:
         """Lays bytes over the file. False where it must be let go first."""

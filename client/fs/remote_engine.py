@@ -146,15 +146,9 @@ class RemoteEngine:
     async def listxattr(self, ino: int) -> list[bytes]:
         return list((await self._look("listxattr", ino=ino)).names)
 
-<<<<<<< HEAD
-    def lacks_capability(self, ino: int) -> bool:
-        """Somebody else may have set it just now, unless the file is held."""
-        return self.held.lacks_capability(ino)
-=======
     def lacks_attribute(self, ino: int, name: bytes) -> bool:
-        """Somebody else may have set it just now."""
-        return False
->>>>>>> main
+        """Somebody else may have set it just now, unless the file is held."""
+        return self.held.lacks_attribute(ino, name)
 
     async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
         for _ in range(LOOK_ROUNDS):
