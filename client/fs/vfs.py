@@ -26,6 +26,7 @@ from redfs.client.fs.gate import Gate
 from redfs.client.fs.handles import Handle, MovedEnd
 from redfs.client.fs.local_engine import LocalEngine, Place
 from redfs.client.fs.metadata import Metadata
+from redfs.client.fs.name_requests import NameRequests
 from redfs.client.fs.names import RememberedNames
 from redfs.client.fs.remote_engine import ChangeNumbers, RemoteEngine
 from redfs.core.errors import FsError, InternalError, LeaseLapsed, RedfsError, RolledBack
@@ -93,6 +94,7 @@ class Vfs:
         self._stale: dict[int, int] = {}
         """Handle -> inode, of those whose inode the volume does not have any more after it went on as another state."""
         self.names = RememberedNames(config.remembered_names)
+        self._name_requests = NameRequests(sleep)
         self._places: dict[int, tuple[int, bytes, int]] = {}
         """Of folders before a roll-back, until `moved_folders` has compared them; no more than names are remembered."""
         self._statfs: tuple[float, Space] | None = None
@@ -151,7 +153,10 @@ class Vfs:
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
         """The inode that a name has. ENOENT."""
-        entry = await self.engine.lookup(parent, name)
+        with self._name_requests.under_way():
+            entry = await self.engine.lookup(parent, name)
+        if self.is_shared and S_ISDIR(entry.inode.mode) and self.names.folder_of(entry.ino) not in (0, parent):
+            await self._name_requests.quiet()
         self.names.saw(entry.ino, parent, name)
         return entry
 
@@ -193,21 +198,25 @@ class Vfs:
     async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int = 0) -> tuple[int, Entry]:
         """Makes a file and opens it: (handle, entry)."""
         self._writable()
-        entry = await self.engine.create(ctx, parent, name, mode, flags)
+        with self._name_requests.under_way():
+            entry = await self.engine.create(ctx, parent, name, mode, flags)
         self.names.saw(entry.ino, parent, name)
         return self._open_file(entry.ino, flags), entry
 
     async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
         self._writable()
-        return self._made(parent, name, await self.engine.mknod(ctx, parent, name, mode, rdev))
+        with self._name_requests.under_way():
+            return self._made(parent, name, await self.engine.mknod(ctx, parent, name, mode, rdev))
 
     async def mkdir(self, ctx: Context, parent: int, name: bytes, mode: int) -> Entry:
         self._writable()
-        return self._made(parent, name, await self.engine.mkdir(ctx, parent, name, mode))
+        with self._name_requests.under_way():
+            return self._made(parent, name, await self.engine.mkdir(ctx, parent, name, mode))
 
     async def symlink(self, ctx: Context, parent: int, name: bytes, target: bytes) -> Entry:
         self._writable()
-        return self._made(parent, name, await self.engine.symlink(ctx, parent, name, target))
+        with self._name_requests.under_way():
+            return self._made(parent, name, await self.engine.symlink(ctx, parent, name, target))
 
     def _made(self, parent: int, name: bytes, entry: Entry) -> Entry:
         self.names.saw(entry.ino, parent, name)
@@ -215,22 +224,26 @@ class Vfs:
 
     async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
         self._writable()
-        return await self.engine.link(ctx, ino, new_parent, new_name)
+        with self._name_requests.under_way():
+            return await self.engine.link(ctx, ino, new_parent, new_name)
 
     async def unlink(self, ctx: Context, parent: int, name: bytes) -> None:
         self._writable()
-        self._removed(await self.engine.unlink(ctx, parent, name))
+        with self._name_requests.under_way():
+            self._removed(await self.engine.unlink(ctx, parent, name))
 
     async def rmdir(self, ctx: Context, parent: int, name: bytes) -> None:
         self._writable()
-        self._removed(await self.engine.rmdir(ctx, parent, name))
+        with self._name_requests.under_way():
+            self._removed(await self.engine.rmdir(ctx, parent, name))
 
     async def rename(
         self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> None:
         """Moves a name. Where it replaces another, the moved file's data is recorded first."""
         self._writable()
-        renamed = await self.engine.rename(ctx, old_parent, old_name, new_parent, new_name, flags)
+        with self._name_requests.under_way():
+            renamed = await self.engine.rename(ctx, old_parent, old_name, new_parent, new_name, flags)
         self.names.saw(renamed.ino, new_parent, new_name)
         if renamed.replaced is not None:
             self._removed(renamed.replaced)
