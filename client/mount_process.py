@@ -255,6 +255,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
                 else SnapshotsFolder(session, volume.volume_id, volume.created_ns, store, reader, config)
             )
             kernel = KernelCache(mountpoint)
+            vfs.forget_name = kernel.forget_names
             following = Following(session, vfs, kernel)
             session.on_flush = vfs.on_flush
             session.on_hold = following.hold

@@ -9,8 +9,8 @@ sync, at `flush_age_s`, when a batch of closed files is worth it, and when memor
 A file stays as it is while it is being written; who wants to change it waits, and finds it let go. Changes of its
 attributes by this host are made at the coordinator, and *pin* the file: it is not written before they are answered.
 
-The time of a write is what the coordinator's clock shows now: the time at which it made the file, and what has gone by
-since. It is shown here, and recorded later.
+The time of a write is shown here, and recorded later. It is this host's, as far as the coordinator's clock may show the
+same: that one showed the file's first time after it was asked for it, and before it answered.
 
 Failure: storing waits as everything does (`patiently`); what fails then stays, with the error on its file, and is tried
 again. A crash of the host loses what was not written, as it does without sharing. After `fail` all get that error.
@@ -53,21 +53,21 @@ class HeldFile:
     """One file. It was empty when it was made."""
 
     __slots__ = (
-        "base_ns", "base_s", "batch", "changes", "content", "error", "ino", "inode", "is_closed", "last_ns", "mtime_ns",
-        "pins", "since_s",
+        "asked_s", "batch", "changes", "content", "error", "ino", "inode", "is_closed", "last_ns", "made_ns",
+        "mtime_ns", "pins", "since_s",
     )  # fmt: skip
 
-    def __init__(self, ino: int, inode: Inode, now_s: float) -> None:
+    def __init__(self, ino: int, inode: Inode, asked_s: float, now_s: float) -> None:
         self.ino = ino
         self.inode = inode
         """As it is recorded, without what is held."""
         self.content = bytearray()
         self.mtime_ns: int | None = None
         """Of the last write that is not recorded; None: the recorded times count."""
-        self.base_s, self.base_ns = now_s, inode.mtime_ns
-        """The coordinator's time at a time of ours."""
+        self.made_ns = inode.mtime_ns
+        """What the coordinator's clock showed between `asked_s` and `since_s`."""
         self.last_ns = inode.mtime_ns
-        self.since_s = now_s
+        self.asked_s, self.since_s = asked_s, now_s
         self.changes = 0
         self.is_closed = False
         self.pins = 0
@@ -140,16 +140,18 @@ class HeldFiles:
     def creating(self) -> Iterator[Callable[[int, Inode], None]]:
         """While a file is being made; call what comes with its inode where the hold was granted."""
         self._creating += 1
+        asked_s = self._clock()
+
+        def made(ino: int, inode: Inode) -> None:
+            if ino not in self._asked:  # else the answer was slower than the order, and it is let go already
+                self.files[ino] = HeldFile(ino, inode, asked_s, self._clock())
+
         try:
-            yield self._made
+            yield made
         finally:
             self._creating -= 1
             if not self._creating:
                 self._asked.clear()
-
-    def _made(self, ino: int, inode: Inode) -> None:
-        if ino not in self._asked:  # else the answer was slower than the order, and it is let go already
-            self.files[ino] = HeldFile(ino, inode, self._clock())
 
     def get(self, ino: int) -> HeldFile | None:
         """The file, if it is held."""
@@ -247,8 +249,11 @@ class HeldFiles:
 
     def _touch(self, file: HeldFile) -> None:
         self._not_ready(file)
-        passed_ns = int((self._clock() - file.base_s) * 1e9)
-        file.mtime_ns = file.last_ns = max(file.base_ns + passed_ns, file.last_ns + 1)
+        now_s = self._clock()
+        earliest_ns = file.made_ns + int((now_s - file.since_s) * 1e9)
+        latest_ns = file.made_ns + int((now_s - file.asked_s) * 1e9)
+        now_ns = min(max(self._place.now_ns(), earliest_ns), latest_ns)
+        file.mtime_ns = file.last_ns = max(now_ns, file.last_ns + 1)
         file.changes += 1
 
     @asynccontextmanager

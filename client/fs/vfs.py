@@ -26,7 +26,7 @@ from redfs.client.fs.gate import Gate
 from redfs.client.fs.handles import Handle, MovedEnd
 from redfs.client.fs.local_engine import LocalEngine, Place
 from redfs.client.fs.metadata import Metadata
-from redfs.client.fs.name_requests import NameRequests
+from redfs.client.fs.name_requests import ForgetName, NameRequests, nobody_remembers
 from redfs.client.fs.names import RememberedNames
 from redfs.client.fs.remote_engine import ChangeNumbers, RemoteEngine
 from redfs.core.errors import FsError, InternalError, LeaseLapsed, RedfsError, RolledBack
@@ -94,7 +94,9 @@ class Vfs:
         self._stale: dict[int, int] = {}
         """Handle -> inode, of those whose inode the volume does not have any more after it went on as another state."""
         self.names = RememberedNames(config.remembered_names)
-        self._name_requests = NameRequests(sleep)
+        self._name_requests = NameRequests()
+        self.forget_name: ForgetName = nobody_remembers
+        """Makes the kernel forget a name of a folder."""
         self._places: dict[int, tuple[int, bytes, int]] = {}
         """Of folders before a roll-back, until `moved_folders` has compared them; no more than names are remembered."""
         self._statfs: tuple[float, Space] | None = None
@@ -156,7 +158,7 @@ class Vfs:
         with self._name_requests.under_way():
             entry = await self.engine.lookup(parent, name)
         if self.is_shared and S_ISDIR(entry.inode.mode) and self.names.folder_of(entry.ino) not in (0, parent):
-            await self._name_requests.quiet()
+            await self._name_requests.moved(self.forget_name, *self.names.places[entry.ino])
         self.names.saw(entry.ino, parent, name)
         return entry
 
