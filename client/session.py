@@ -7,9 +7,9 @@ answered once more, in order: every request is either idempotent or numbered, so
 The lease is renewed every third of its length. It counts from when the renewal was *sent*, so this side always thinks
 it shorter than the coordinator does; past two thirds `serving` waits, because another client may soon be let in.
 
-Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good, unless the owner begins another
-one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that is away.
-Errors that the coordinator answers are raised as its classes of
+Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good, unless the owner begins
+another one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that
+is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
 (`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`); one that was sent while the stream was away
 may be lost (`on_resumed`).
@@ -265,8 +265,10 @@ class CoordinatorSession:
         return self._dead is None and self._lease.serving(self._clock())
 
     async def serving(self) -> None:
-        """Returns at once while `is_serving`, else waits for the renewal. Raises LeaseLapsed after the end, or waits for
-        the session that follows."""
+        """Returns at once while `is_serving`, else waits for the renewal.
+
+        After the end it waits for the session that follows, if one is going to, else raises LeaseLapsed.
+        """
         while not self.is_serving:
             if self._dead is not None and (self._closing or not self._anew):
                 raise self._dead
@@ -285,9 +287,10 @@ class CoordinatorSession:
     async def begin_anew(self) -> None:
         """After the session has ended: opens another one on this object, with another id, and commits from 1 on.
 
-        Returns when it is open, at once where one is; waits for a coordinator that is away. Until then calls fail as before. Nothing may be
-        under way that was begun under the old one: volumes and segments of that are unknown in this one, and asking for
-        them ends it. Raises what the coordinator refuses with, and Unavailable after `close`; then it can be repeated.
+        Returns when it is open, at once where one is; waits for a coordinator that is away. Until then calls fail as
+        before. Nothing may be under way that was begun under the old one: volumes and segments of that are unknown in
+        this one, and asking for them ends it. Raises what the coordinator refuses with, and Unavailable after `close`;
+        then it can be repeated.
         """
         if self._dead is None:
             return

@@ -152,7 +152,7 @@ class Engine(Protocol):
         ...
 
     def unsure(self) -> tuple[set[int], set[int]]:
-        """Inodes with data that programs wrote and that is not known to be committed, and those with any such change."""
+        """Inodes with data that programs wrote and that may not be committed, and those with any such change."""
         ...
 
     def fail(self, error: RedfsError) -> None:

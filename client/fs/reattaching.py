@@ -6,10 +6,10 @@ The coordinator ends a session whose lease lapsed when somebody else wants the v
    lost and named in the log, and the open handles that have to be told of it are remembered;
 2. everything that was begun under the old session ends, and what belonged to it is forgotten: in another session its
    numbers are unknown, and asking for one of them would end that session too;
-3. another session is begun, and the volume attached in it as it was at first. It is found by its number, whatever it is
-   named by now. Somebody else may have it for as long as they like: it is asked for again after a pause;
-4. the mount goes on as the volume stands now, alone or sharing it (`Vfs.go_on`). Handles of inodes that are there go on;
-   the kernel drops what it remembers.
+3. another session is begun, and the volume attached in it as it was at first. It is found by its number, whatever it
+   is named by now. Somebody else may have it for as long as they like: it is asked for again after a pause;
+4. the mount goes on as the volume stands now, alone or sharing it (`Vfs.go_on`). Handles of inodes that are there go
+   on; the kernel drops what it remembers.
 
 Meanwhile requests wait at the gate, and get EIO after `give_up_s`. The session may end again at any time: then all of
 it is done again. Where the volume was deleted the mount ends. Unmounting does not wait for any of this.

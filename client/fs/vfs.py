@@ -8,9 +8,9 @@ goes on with another engine when it was rolled back to another lineage, and when
 Fails with FsError for what POSIX defines, with the errors of the data path and the session for the rest (mapped to
 errno by the adapter). After a commit failed for good, or the volume was deleted, everything raises `failure`.
 
-A mount whose session ended is *cut off*: requests wait at the gate until it has its volume again (`reattaching.py`), then
-it goes on. What was not committed is lost: handles of files with such data give EIO until they are closed, and fsync
-gives EIO to those that were open and had any change that was not committed.
+A mount whose session ended is *cut off*: requests wait at the gate until it has its volume again (`reattaching.py`),
+then it goes on. What was not committed is lost: handles of files with such data give EIO until they are closed, and
+fsync gives EIO to those that were open and had any change that was not committed.
 """
 
 from __future__ import annotations
@@ -518,8 +518,11 @@ class Vfs:
         self.engine.fail(error)
 
     def cut_off(self, error: RedfsError) -> None:
-        """The session has ended: nothing begins any more, and what is under way fails. Says in the log what is lost, and
-        remembers which handles have to be told. `go_on` under another session ends it."""
+        """The session has ended: nothing begins any more, and what is under way fails.
+
+        Says in the log what is lost, and remembers which handles have to be told. It ends with `go_on` under another
+        session.
+        """
         self._times_cut_off += 1
         if self.failure is not None:
             return
