@@ -11,6 +11,7 @@ mounted there), and whatever error kept the mount process from starting, as it r
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from redfs.core.errors import BY_CODE, Busy, InternalError, InvalidArgument, NotFound, RedfsError, Unavailable
 
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 FUSE_TYPE = "fuse.redfs"
 """File system type in /proc/mounts."""
 RECORD_VERSION = 1
@@ -259,11 +261,21 @@ def unmount(mountpoint: Path) -> None:
     _raise_loss(path)
 
 
+def _umount_as_root(path: Path, *, lazy: bool) -> None:
+    """umount(8) would look at the mount first, and wait as long as one that is cut off does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)):
+        error = ctypes.get_errno()
+        if error == errno.EBUSY:
+            raise Busy(f"{path} is in use: close what uses it (`fuser -vm {path}` shows it), then unmount again")
+        raise Unavailable(f"cannot unmount {path}: {os.strerror(error)}")
+
+
 def _umount(path: Path, *, lazy: bool) -> None:
     if os.geteuid() == 0:
-        command = ["umount", *(["-l"] if lazy else []), str(path)]
-    else:
-        command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
+        _umount_as_root(path, lazy=lazy)
+        return
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
     try:
         done = subprocess.run(
             command,
