@@ -25,7 +25,7 @@ from pathlib import Path
 
 from redfs.core.errors import BY_CODE, Busy, InternalError, InvalidArgument, NotFound, RedfsError, Unavailable
 
-MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 FUSE_TYPE = "fuse.redfs"
 """File system type in /proc/mounts."""
 RECORD_VERSION = 1
@@ -233,8 +233,11 @@ def _reported(code: int, message: str) -> RedfsError:
     return InternalError(message)
 
 
-def unmount(mountpoint: Path) -> None:
+def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
     """Unmounts and returns when everything is durable and the mount's process has gone.
+
+    `lazy` takes the mount away from its folder at once, also while it is in use, and waits for nothing: the process
+    goes on until the last who uses it is done. `force` also ends requests that hang.
 
     Raises NotFound (nothing is mounted there), Busy (in use), Unavailable (not everything could be saved).
     """
@@ -255,25 +258,28 @@ def unmount(mountpoint: Path) -> None:
         _umount(path, lazy=True)
         record_path(path).unlink(missing_ok=True)
         return
-    _umount(path, lazy=False)
+    _umount(path, lazy=lazy, force=force)
+    if lazy:
+        return
     if record is not None:
         _wait_for_end(record)
     _raise_loss(path)
 
 
-def _umount_as_root(path: Path, *, lazy: bool) -> None:
+def _umount_as_root(path: Path, *, lazy: bool, force: bool) -> None:
     """umount(8) would look at the mount first, and wait as long as one that is cut off does."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0)):
+    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0)
+    if libc.umount2(os.fsencode(path), flags):
         error = ctypes.get_errno()
         if error == errno.EBUSY:
             raise Busy(f"{path} is in use: close what uses it (`fuser -vm {path}` shows it), then unmount again")
         raise Unavailable(f"cannot unmount {path}: {os.strerror(error)}")
 
 
-def _umount(path: Path, *, lazy: bool) -> None:
+def _umount(path: Path, *, lazy: bool, force: bool = False) -> None:
     if os.geteuid() == 0:
-        _umount_as_root(path, lazy=lazy)
+        _umount_as_root(path, lazy=lazy, force=force)
         return
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
     try:

@@ -153,8 +153,7 @@ class Reattaching:
             log.warning("'%s' is attached again: requests go on", vfs.volume_name)
             vfs.gate.open(by_force=True)
             await self._kernel.forget(opened)
-            if not vfs.is_shared:
-                await self._following.forget_moved()
+            await self._following.forget_moved()
         if vfs.is_shared:
             await self._sharing.alone(vfs.volume_id)  # an order to that effect may have come too early
 

@@ -93,7 +93,8 @@ class History:
             self.opened = [opened for opened in self.opened if opened.mount is not mount]
             self.world.run(mount.close())
             if len(self.mounts) == 1:
-                self.world.run(self.world.until(lambda: not self.mounts[0].vfs.is_shared))
+                vfs = self.mounts[0].vfs
+                self.world.run(self.world.until(lambda: not vfs.is_shared and vfs.gate.is_open))
 
     def mount(self) -> Mount:
         return self.random.choice(self.mounts)
@@ -131,16 +132,13 @@ class History:
             data = opened.data.content
             offset = self.random.choice((0, 100, len(data), len(data) + 3000, SLOT_BYTES - 10))
             self.done.append(f"write_open {opened.number} at {offset} {len(content)} appends={opened.appends}")
-            # The kernel's idea of a file's end may be old: what it says of an append is not to be trusted.
+            if opened.appends and not opened.mount.vfs.is_shared:
+                offset = len(data)  # as the kernel says it; of a shared file it may know an old end
             self.world.run(opened.mount.vfs.write(opened.number, offset, content))
             if opened.appends:
-                offset = self.appended_at(opened, offset)
+                offset = len(data)
             data.extend(bytes(max(0, offset - len(data))))
             data[offset : offset + len(content)] = content
-
-    def appended_at(self, opened: Opened, offset: int) -> int:
-        """In exclusive mode the mount trusts the kernel, which knows the end: the test says what it would say."""
-        return len(opened.data.content) if opened.mount.vfs.is_shared else offset
 
     def append_twice(self) -> None:
         """Two appends at once."""
@@ -228,11 +226,12 @@ class History:
         self.done.append("roll back")
         while self.opened:
             self.release()
-        self.world.call("create_snapshot", f"{VOLUME}@s{len(self.done)}")
+        snapshot = f"{VOLUME}@s{len(self.done)}"
+        self.world.call("create_snapshot", snapshot)
         kept = {path: bytes(data.content) for path, data in self.files.items()}
         self.write()
         self.unlink()
-        self.world.call("roll_back", f"{VOLUME}@s{self.done.index('roll back', len(self.done) - 4) + 1}")
+        self.world.call("roll_back", snapshot)
         self.files = {path: Data(bytearray(content)) for path, content in kept.items()}
 
     # ------------------------------------------------------------ comparing
