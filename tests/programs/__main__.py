@@ -51,9 +51,8 @@ def main() -> int:
         base = f"{name}-{os.getpid()}"
         views = tuple(folder.resolve() / base for folder in options.folder)
         views[0].mkdir()
-        place = Place(
-            views, reference, options.scale, mount and mount.again, mount and mount.kill, options.seed
-        )  # fmt: skip
+        again, kill = (mount.again, mount.kill) if mount else (None, None)
+        place = Place(views, reference, options.scale, again, kill, options.seed)
         began = time.monotonic()
         try:
             CHECKS[name](place)
