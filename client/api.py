@@ -88,8 +88,11 @@ class Pool:
         minimum_nodes: int = 0,
         quota_bytes: int = 0,
         hash_seed: int = 0,
+        shared: bool = False,
     ) -> pb.Volume:
         """A new empty live volume. Empty arguments mean the pool's defaults. `hash_seed`: of a volume to be received.
+
+        `shared`: several may mount it and write, without asking for that at each mount.
 
         InvalidArgument (name or policy), AlreadyExists, TooFewNodes (a policy wider than the pool).
         """
@@ -102,6 +105,7 @@ class Pool:
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
             hash_seed=hash_seed,
+            shared=shared,
         )
         return self._call("CreateVolume", pb.Volume, request)
 
@@ -118,6 +122,7 @@ class Pool:
         compression: str | None = None,
         minimum_nodes: int | None = None,
         quota_bytes: int | None = None,
+        shared: bool | None = None,
     ) -> pb.SnapshotCreateReply:
         """A writable copy of any node of the tree, at once and without copying, with its settings but for those given.
 
@@ -131,6 +136,7 @@ class Pool:
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
+            shared=shared,
         )
         request = pb.VolumeClone(source=source, name=name, backed=backed, snapshot=snapshot, settings=settings)
         return self._call("CloneVolume", pb.SnapshotCreateReply, request, extra_s=FLUSH_DEADLINE_S)
@@ -191,8 +197,9 @@ class Pool:
         compression: str | None = None,
         minimum_nodes: int | None = None,
         quota_bytes: int | None = None,
+        shared: bool | None = None,
     ) -> pb.Volume:
-        """Changes the settings that are not None; data written before keeps its protection."""
+        """Changes the settings that are not None; what is written keeps its protection, a mount whether it shares."""
         request = pb.VolumeSet(
             name=name,
             protection=protection,
@@ -201,6 +208,7 @@ class Pool:
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=quota_bytes,
+            shared=shared,
         )
         return self._call("SetVolume", pb.Volume, request)
 

@@ -131,7 +131,7 @@ async def copy_here(address: str, request: pb.CopyFiles) -> pb.CopyFilesReply | 
     session = await CoordinatorSession.open(address, name, config=SessionConfig(give_up_s=GIVE_UP_S))
     try:
         try:
-            attached = await session.call(attach=pb.Attach(name=request.target))
+            attached = await session.call(attach=pb.Attach(name=request.target, alone=True))
         except Busy:
             return None
         vfs = Vfs(session, attached, _NoData(), _NoData(), FsConfig(give_up_s=GIVE_UP_S))

@@ -39,8 +39,9 @@ _REFUSED = {
     "lazytime": "reading does not change the access time at each time: use relatime or noatime",
     "noacl": "POSIX ACLs cannot be switched off",
 }
+_SHARED = {"shared": True, "noshared": False}
 _VALUED = ("pool", "log_file", "give_up_s")
-_KNOWN = ("ro", "rw", *_KERNEL, *_TIMES, *_NOT_OURS, *_VALUED)
+_KNOWN = ("ro", "rw", *_KERNEL, *_TIMES, *_SHARED, *_NOT_OURS, *_VALUED)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class MountOptions:
     pool: str | None = None
     log_file: str | None = None
     give_up_s: float | None = None
+    shared: bool = False
+    """Whether other mounts that say so too may have the volume at the same time, and write."""
 
 
 def parse_options(text: str, *, trusted: bool = False, sloppy: bool = False) -> MountOptions:
@@ -63,7 +66,7 @@ def parse_options(text: str, *, trusted: bool = False, sloppy: bool = False) -> 
     `trusted`: `suid` and `dev` hold where the list does not say otherwise, as mount(8) has it. `sloppy`: unknown ones
     are ignored. Raises InvalidArgument.
     """
-    read_only = relatime = False
+    read_only = relatime = shared = False
     kernel = {"suid": "suid", "dev": "dev"} if trusted else {}
     values: dict[str, str] = {}
     for option in text.split(","):
@@ -76,6 +79,8 @@ def parse_options(text: str, *, trusted: bool = False, sloppy: bool = False) -> 
             kernel[_KERNEL[option]] = option
         elif option in _TIMES:
             relatime = _TIMES[option]
+        elif option in _SHARED:
+            shared = _SHARED[option]
         elif name in _VALUED and equals:
             if not value:
                 raise InvalidArgument(f"the mount option '{name}' needs a value, as {name}=...")
@@ -92,6 +97,7 @@ def parse_options(text: str, *, trusted: bool = False, sloppy: bool = False) -> 
         values.get("pool"),
         values.get("log_file"),
         _seconds(values.get("give_up_s")),
+        shared,
     )
 
 

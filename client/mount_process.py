@@ -66,6 +66,7 @@ class Options:
     foreground: bool
     read_only: bool
     relatime: bool
+    shared: bool
     kernel_options: tuple[str, ...]
     log_file: Path | None
     give_up_s: float
@@ -81,6 +82,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--foreground", action="store_true", help="stay in this terminal, log to it")
     parser.add_argument("--read-only", action="store_true", help="allow no changes")
     parser.add_argument("--relatime", action="store_true", help="let reading change access times, seldom")
+    parser.add_argument("--shared", action="store_true", help="let others that say so too mount it and write")
     parser.add_argument(
         "--kernel-option", action="append", default=[], metavar="FLAG", help="noexec, suid and the like"
     )
@@ -95,6 +97,7 @@ def parse(arguments: Sequence[str]) -> Options:
         a.foreground,
         a.read_only,
         a.relatime,
+        a.shared,
         tuple(a.kernel_option),
         a.log_file,
         a.give_up_s,
@@ -221,6 +224,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.following import Following
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.sharing import Sharing
     from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
     from redfs.client.node_pool import NodePool
@@ -232,7 +236,9 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     lost: str | None = None
     try:
         attached = await session.call(
-            attach=pb.Attach(name=options.volume, read_only=options.read_only or "@" in options.volume)
+            attach=pb.Attach(
+                name=options.volume, read_only=options.read_only or "@" in options.volume, shared=options.shared
+            )
         )
         data_config = DataConfig()
         nodes = NodePool(session, data_config)
@@ -253,7 +259,11 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_flush = vfs.on_flush
             session.on_hold = following.hold
             session.on_rebase = following.rebase
-            session.on_resumed = following.resumed
+            sharing = Sharing(session, vfs, kernel, following)
+            session.on_recall = sharing.recall
+            session.on_alone = sharing.alone
+            session.on_forget = sharing.forget
+            session.on_resumed = sharing.resumed
             session.on_lapsed = vfs.on_lapsed
             session.on_gone = vfs.on_gone
             vfs.on_rolled_back = following.refused

@@ -184,13 +184,15 @@ def mount(
     foreground: bool = False,
     read_only: bool = False,
     relatime: bool = False,
+    shared: bool = False,
     kernel_options: Sequence[str] = (),
     log_file: Path | None = None,
     give_up_s: float | None = None,
 ) -> None:
     """Mounts VOLUME or VOLUME@SNAPSHOT and returns when the mount answers.
 
-    `foreground` returns when it was unmounted. `kernel_options`: flags like `noexec`. Raises the error that
+    `foreground` returns when it was unmounted. `shared`: together with others that say so, also to write.
+    `kernel_options`: flags like `noexec`. Raises the error that
     kept it from starting.
     """
     path = check_mountpoint(mountpoint)
@@ -200,6 +202,8 @@ def mount(
         command.append("--read-only")
     if relatime:
         command.append("--relatime")
+    if shared:
+        command.append("--shared")
     for option in kernel_options:
         command += ["--kernel-option", option]
     if log_file is not None:

@@ -264,7 +264,7 @@ async def _receive(pool: str, name: str, stream: StreamReader, has_records: bool
     session = await _open(pool, f"receive {name}")
     nodes = NodePool(session, DataConfig())
     try:
-        attached = await session.call(attach=pb.Attach(name=name))
+        attached = await session.call(attach=pb.Attach(name=name, alone=True))
         store = BlockStore(session, attached.volume, nodes, BlockCache(0))
         receiver = _Receiver(session, attached, store, stream, has_records, progress)
         try:

@@ -10,7 +10,8 @@ it shorter than the coordinator does; past two thirds `serving` waits, because a
 Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good. `Unavailable` for a call that
 waited `give_up_s` for a coordinator that is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
-(`on_flush`, `on_hold`, `on_rebase`); one that was sent while the stream was away may be lost (`on_resumed`).
+(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`); one that was sent while the stream was away
+may be lost (`on_resumed`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -38,8 +39,9 @@ from redfs.proto.rpc_errors import error_of, failure_of
 log = logging.getLogger("redfs.session")
 
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
-MAX_ORDERS = 16
-"""Orders worked on at once: one or two for each volume mounted here, and repetitions of them."""
+MAX_ORDERS = 128
+"""Orders worked on at once: one or two for each volume mounted here, repetitions of them, and a Forget for each time
+that is set on another host on a file that is open here: hosts have fewer calls under way."""
 
 
 MAX_COPIES = 64
@@ -115,6 +117,14 @@ async def _no_hold(volume_id: int, hold_s: float) -> None:
     """The owner has only the commits that it sends: one for another lineage is refused."""
 
 
+async def _nothing_shared(volume_id: int) -> None:
+    """The owner shares no volume."""
+
+
+async def _no_pages(volume_id: int, inodes: Sequence[int]) -> None:
+    """The owner shows nothing to a kernel."""
+
+
 async def _no_rebase(order: pb.Rebase) -> None:
     """The owner remembers nothing of its volumes."""
 
@@ -152,6 +162,13 @@ class CoordinatorSession:
         that time."""
         self.on_rebase: Callable[[pb.Rebase], Awaitable[None]] = _no_rebase
         """Called when a volume goes on as another lineage; returns when nothing of the old one is shown."""
+        self.on_recall: Callable[[int], Awaitable[None]] = _nothing_shared
+        """Called with a volume's id when another host wants to share it; returns when the volume was given back and
+        nothing is remembered of it."""
+        self.on_alone: Callable[[int], Awaitable[None]] = _nothing_shared
+        """Called with a volume's id when no other host shares it any more."""
+        self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
+        """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
         """Called when the stream is back after it broke."""
         self.on_lapsed: Callable[[], None] = lambda: None
@@ -445,6 +462,12 @@ class CoordinatorSession:
                 self._work_on(partial(self._flush, reply.flush))
             case "rebase":
                 self._work_on(partial(self._rebase, reply.rebase))
+            case "recall":
+                self._work_on(partial(self._recall, reply.recall))
+            case "alone":
+                self._work_on(partial(self.on_alone, reply.alone.volume_id))
+            case "forget":
+                self._work_on(partial(self._forget, reply.forget))
             case "copy":
                 self._begin_copy(reply.copy)
             case _:
@@ -476,6 +499,14 @@ class CoordinatorSession:
     async def _rebase(self, order: pb.Rebase) -> None:
         await self.on_rebase(order)
         await self.call(rebase_done=pb.RebaseDone(rebase_id=order.rebase_id))
+
+    async def _recall(self, order: pb.Recall) -> None:
+        await self.on_recall(order.volume_id)
+        await self.call(recall_done=pb.RecallDone(recall_id=order.recall_id))
+
+    async def _forget(self, order: pb.Forget) -> None:
+        await self.on_forget(order.volume_id, order.inodes)
+        await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
 
     def _begin_copy(self, order: pb.Copy) -> None:
         """Begins to carry out a Copy order. One that came again after a lost stream is under way already: its answer,

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from redfs.coordinator import check, reads
 from redfs.coordinator.cluster import NodeView, Report
-from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.commits import CommitRequest, Record
 from redfs.coordinator.figures import MountFigures
 from redfs.coordinator.jobs import ShownJob
+from redfs.coordinator.new_data import SegmentLayout
 from redfs.coordinator.nodes import Hello
 from redfs.coordinator.schedules import Schedule
 from redfs.coordinator.status import Status
@@ -43,7 +44,9 @@ def check_protocol(peer: pb.ProtocolVersion, what: str) -> None:
         )
 
 
-def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str]) -> pb.Volume:
+def to_volume(
+    row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iterable[str], *, in_shared_mode: bool
+) -> pb.Volume:
     return pb.Volume(
         volume_id=row.volume_id,
         kind=KIND_NAMES[row.kind],
@@ -67,6 +70,8 @@ def to_volume(row: VolumeRow, mounts: Iterable[str], usage: Usage, allowed: Iter
         schedule_id=row.schedule_id,
         origin=row.origin,
         allowed=allowed,
+        shared=row.shared,
+        in_shared_mode=in_shared_mode,
     )
 
 
@@ -125,18 +130,26 @@ def to_rows(rows: Iterable[reads.Row]) -> list[pb.Row]:
     return [pb.Row(kind=kind, obj=obj, value=value) for kind, obj, value in rows]
 
 
+def from_segments(sent: Iterable[pb.Segment]) -> list[SegmentLayout]:
+    return [SegmentLayout(s.segment_id, Layout(s.k, s.m), s.shard_bytes, tuple(s.nodes)) for s in sent]
+
+
+def from_blocks(sent: Iterable[pb.Block]) -> list[tuple[int, BlockRow]]:
+    return [
+        (
+            b.block_id,
+            BlockRow(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum, b.fingerprint, 0),
+        )
+        for b in sent
+    ]
+
+
 def from_commit(sent: pb.Commit) -> CommitRequest:
     return CommitRequest(
         sent.volume_id,
         sent.number,
-        [SegmentLayout(s.segment_id, Layout(s.k, s.m), s.shard_bytes, tuple(s.nodes)) for s in sent.segments],
-        [
-            (
-                b.block_id,
-                BlockRow(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum, b.fingerprint, 0),
-            )
-            for b in sent.blocks
-        ],
+        from_segments(sent.segments),
+        from_blocks(sent.blocks),
         [Record(r.kind, r.obj, r.value) for r in sent.rows],
         sent.lineage,
     )

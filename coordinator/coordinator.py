@@ -107,6 +107,7 @@ class Coordinator:
             sessions_there = [decode_u64(key) for key, _ in kv.scan(SESSIONS, b"", b"\xff" * 9)]
             self.leases.load(sessions_there)
             self.env.figures.load(sessions_there)
+            self.env.recalled.update(sessions.alone_in_shared_mode(kv))
             self.has_jobs = next_job(kv, b"") is not None
 
     def read(self) -> Reading:
@@ -181,7 +182,10 @@ class Coordinator:
 
     def forgotten_sessions(self) -> bool:
         """Whether sessions were away for too long: then `end_forgotten` should run. To be asked every second or so."""
-        return bool(self.leases.lapsed_longer_than(self.config.session_keep_s))
+        if not self.leases.lapsed_longer_than(0):
+            return False
+        with self.read() as kv:
+            return bool(sessions.to_be_ended(kv, self.leases, self.config.session_keep_s))
 
     def end_forgotten(self, txn: Txn) -> int:
         """The command that ends them; how many."""

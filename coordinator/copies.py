@@ -1,6 +1,7 @@
 """Copies into volumes that somebody has mounted: orders to the mount's stream, and its answer to whoever asked.
 
-Only the holder of a volume's delegation can change it, so a copy is relayed to it. How long one takes depends on how
+Only the holder of a volume's delegation can change it, so a copy is relayed to it; in shared mode to the writing mount
+with the lowest number. How long one takes depends on how
 much is copied, so there is no deadline: the holder's lease is watched instead. An order is sent again on a stream that
 the holder opens anew; it knows by the order's number that it has it already. Numbers are random, so that one given
 after a restart of the coordinator is never taken for one from before. Everything here is memory of one event loop:
@@ -79,7 +80,7 @@ class Copies:
         self._waiting: dict[int, _Waiting] = {}
 
     async def carry_out(self, session_id: int, volume_id: int, request: pb.CopyFiles) -> pb.CopyFilesReply:
-        """Has the session that holds the volume copy into it; its answer. `unattended` where it ends without having
+        """Has a session that can write the volume copy into it; its answer. `unattended` where it ends without having
         begun."""
         if sum(1 for waiting in self._waiting.values() if waiting.session_id == session_id) >= MAX_COPIES_PER_SESSION:
             raise Busy(

@@ -65,6 +65,8 @@ class Hooks:
     """With a session id: its stream must be closed."""
     volume_gone: Callable[[int, int], None] = field(default=_nothing)
     """With the ids of a session and of the volume that it had mounted, which was deleted: it must be told."""
+    sharing_changed: Callable[[int], None] = field(default=_nothing)
+    """With the id of a volume that a session shares no more, or gave back: another may be alone with it."""
     shards_doomed: Callable[[int], None] = field(default=_nothing)
     """With a node id: it has shards to delete."""
     changed: Callable[[Topic], None] = field(default=_nothing)
@@ -91,6 +93,8 @@ class CoordinatorConfig:
     """How often an attached node is asked for all its shards, besides once when it attaches."""
     flush_deadline_s: float = 10.0
     """A snapshot waits this long for the mount to write what it holds."""
+    recall_deadline_s: float = 60.0
+    """A mount that wants to share a volume waits this long for the one that has it: it may have 96 MiB to write."""
     hold_back: float = 0.03
     """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
     schedule_min_s: float = 60.0
@@ -109,6 +113,7 @@ class CoordinatorConfig:
             "node_down_s",
             "inventory_interval_s",
             "schedule_min_s",
+            "recall_deadline_s",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"setting {name} must be more than 0")

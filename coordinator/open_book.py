@@ -12,7 +12,7 @@ command failed afterwards) goes with the session.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 MAX_OPEN_INODES = 1 << 20
 """That one session may have open in a volume: some 200 MiB here for one that goes mad. Refused above."""
@@ -62,6 +62,15 @@ class OpenBook:
         with self._lock:
             return frozenset(self._sessions.get(volume_id, ()))
 
+    def container(self, volume_id: int) -> Container[int]:
+        """Inodes that somebody has open, as they are when they are asked for; nothing is copied."""
+        return _OpenInodes(self, volume_id)
+
+    def is_open(self, volume_id: int, ino: int) -> bool:
+        """Whether somebody has an inode open."""
+        with self._lock:
+            return ino in self._sessions.get(volume_id, ())
+
     def sessions_with(self, volume_id: int, ino: int) -> frozenset[int]:
         """Who has an inode open."""
         with self._lock:
@@ -90,3 +99,14 @@ class OpenBook:
             del inodes[ino]
             if not inodes:
                 del self._sessions[volume_id]
+
+
+class _OpenInodes:
+    """The open inodes of one volume, to be asked one by one."""
+
+    def __init__(self, book: OpenBook, volume_id: int) -> None:
+        self._book = book
+        self._volume_id = volume_id
+
+    def __contains__(self, ino: object) -> bool:
+        return isinstance(ino, int) and self._book.is_open(self._volume_id, ino)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import add_job, end_job
+from redfs.coordinator.sessions import holder_of
+from redfs.coordinator.shared_opens import open_inodes
 from redfs.coordinator.txn import Txn
-from redfs.coordinator.volumes import holder_of
 from redfs.core.errors import InternalError
 from redfs.core.namespace import slot_is_dead
 from redfs.core.records import (
@@ -96,8 +97,9 @@ def _reap(txn: Txn, key: bytes, job: JobRow, volume_id: int, budget: int) -> boo
         return _later(txn, key, job, _Place(resume, b""), budget)
     orphan = page[0][0]
     ino, generation = split_orphan_object(orphan)
-    if generation == 0 and holder_of(txn.kv, volume_id) is not None:
-        # Open at the mount that holds the volume, which takes it away itself; if it dies, detaching starts this again.
+    if generation == 0 and (holder_of(txn.kv, volume_id) is not None or ino in open_inodes(txn, volume_id)):
+        # Open at the mount that holds the volume, which takes it away itself; or at one that shares it. If that dies,
+        # or has closed it, this is started again.
         return _later(txn, key, job, _Place(orphan + b"\0", b""), 1)
     start = place.slot if place.slot and place.orphan == orphan else slot_key(ino, generation, 0).obj
     end = slot_key(ino, generation, MAX_U64).obj + b"\0" if generation else inode_key(ino + 1).obj

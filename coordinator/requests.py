@@ -10,17 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from redfs.coordinator import commits, convert, nodes, reads, segments, sessions
+from redfs.coordinator import (
+    commits,
+    convert,
+    nodes,
+    reads,
+    segments,
+    sessions,
+    shared_opens,
+    shared_operations,
+    shared_writes,
+)
 from redfs.coordinator.coordinator import Command, Coordinator
+from redfs.coordinator.shared_looks import is_quick_look, look
 from redfs.coordinator.status import count_damage
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.usage import usage_of
-from redfs.coordinator.volumes import all_mounts, mounts_of
+from redfs.coordinator.volumes import all_in_shared_mode, all_mounts, mounts_of
 from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
-from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.records import Kind
+from redfs.core.tables import READING_ONLY, SHARING, Access, VolumeKind, VolumeRow
 from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree, operations_on
 from redfs.proto.gen import cluster_pb2 as pb
@@ -29,11 +41,21 @@ QUICK_READ_ROWS = 512
 """Reads of at most so many records are answered where they arrive: about 2 ms. Larger ones go to a reader thread."""
 
 
+class Forget(NamedTuple):
+    """Sessions whose kernels must drop what they remember of an inode's data."""
+
+    sessions: frozenset[int]
+    volume_id: int
+    ino: int
+
+
 class Later(NamedTuple):
     """A command for the state thread, and the fields of the reply that its value makes."""
 
     command: Command[Any]
     reply: Callable[[Any], dict[str, Any]]
+    forget: Callable[[Any], Forget | None] = lambda _: None
+    """From its value, what others must drop before the answer is given."""
 
 
 Answer = dict[str, Any]
@@ -61,6 +83,8 @@ def is_quick(request: pb.SessionRequest) -> bool:
             return len(request.locate_blocks.block_ids) <= QUICK_READ_ROWS
         case "find_blocks":
             return len(request.find_blocks.fingerprints) <= QUICK_READ_ROWS
+        case "look":
+            return is_quick_look(request.look)
         case "segment_blocks" | "list_snapshots":
             return False
         case _:
@@ -84,6 +108,8 @@ class Requests:
             "renew": self._renew,
             "attach": self._attach,
             "detach": self._detach,
+            "give_back": self._give_back,
+            "become_exclusive": self._become_exclusive,
             "get_rows": self._get_rows,
             "read_folder": self._read_folder,
             "scan_rows": self._scan_rows,
@@ -97,6 +123,11 @@ class Requests:
             "reserve": self._reserve,
             "grant_inodes": self._grant_inodes,
             "commit": self._commit,
+            "look": self._look,
+            "change": self._change,
+            "write_through": self._write_through,
+            "declare_open": self._declare_open,
+            "forget_done": self._forgotten,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "list_snapshots": self._list_snapshots,
@@ -105,6 +136,7 @@ class Requests:
             "flush_done": self._flushed,
             "rebase_done": self._rebased,
             "copy_done": self._copied,
+            "recall_done": self._recalled,
             "close": self._close,
         }
 
@@ -127,21 +159,29 @@ class Requests:
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
             if request.volume_id:
-                row, exclusive, root = sessions.attached(txn, session_id, request.volume_id)
+                attached = sessions.attached(txn, session_id, request.volume_id)
             elif request.view:
-                row, exclusive, root = sessions.attach_view(txn, session_id, request.name)
+                attached = sessions.attach_view(txn, session_id, request.name)
             else:
-                row, exclusive, root = sessions.attach(txn, session_id, request.name, request.read_only)
-            return pb.AttachReply(
-                volume=show_volume(txn.kv, row, txn.versions),
-                lineage=row.lineage,
-                epoch=row.epoch,
-                root=root,
-                exclusive=exclusive,
-                writable_bytes=sessions.writable_bytes(txn, row),
-            )
+                attached = sessions.attach(
+                    txn, session_id, request.name, request.read_only, shared=request.shared, alone=request.alone
+                )
+            return _attach_reply(txn, session_id, attached)
 
         return Later(command, lambda reply: {"attach": reply})
+
+    def _give_back(self, session_id: int, request: pb.GiveBack) -> Later:
+        def command(txn: Txn) -> pb.AttachReply:
+            inodes = request.open_inodes
+            return _attach_reply(txn, session_id, sessions.give_back(txn, session_id, request.volume_id, inodes))
+
+        return Later(command, lambda reply: {"give_back": pb.GiveBackReply(attached=reply)})
+
+    def _become_exclusive(self, session_id: int, request: pb.BecomeExclusive) -> Later:
+        def command(txn: Txn) -> pb.AttachReply:
+            return _attach_reply(txn, session_id, sessions.become_exclusive(txn, session_id, request.volume_id))
+
+        return Later(command, lambda reply: {"become_exclusive": pb.BecomeExclusiveReply(attached=reply)})
 
     def _detach(self, session_id: int, request: pb.Detach) -> Later:
         volume_id = request.volume_id
@@ -167,6 +207,10 @@ class Requests:
     def _copied(self, session_id: int, request: pb.CopyDone) -> Answer:
         self._copy_done(session_id, request)
         return {"copy_done": pb.CopyDoneReply()}
+
+    def _recalled(self, session_id: int, request: pb.RecallDone) -> Answer:
+        self._order_done(session_id, request.recall_id)
+        return {"recall_done": pb.RecallDoneReply()}
 
     # -- reads of a committed state
 
@@ -310,12 +354,75 @@ class Requests:
 
         return Later(lambda txn: commits.commit(txn, session_id, wanted), reply)
 
+    # -- shared mode
+
+    def _look(self, session_id: int, request: pb.Look) -> Answer:
+        with self._coordinator.read() as kv:
+            return {"look": look(kv, session_id, request, self._ancestry)}
+
+    def _change(self, session_id: int, request: pb.Change) -> Later:
+        def reply(changed: shared_operations.Changed) -> Answer:
+            row = changed.row
+            return {
+                "change": pb.ChangeReply(
+                    number=request.number,
+                    ino=row.ino,
+                    inode=row.inode,
+                    replaced=row.replaced,
+                    replaced_inode=row.replaced_inode,
+                    existed=row.existed,
+                )
+            }
+
+        def forget(changed: shared_operations.Changed) -> Forget | None:
+            return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
+
+        return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
+
+    def _write_through(self, session_id: int, request: pb.WriteThrough) -> Later:
+        def reply(written: shared_writes.Written) -> Answer:
+            full = [(int(Kind.SLOT), obj, value) for obj, value in written.full]
+            row = written.row
+            return {
+                "write_through": pb.WriteThroughReply(
+                    number=request.number, offset=row.offset, inode=row.inode, full=convert.to_rows(full)
+                )
+            }
+
+        return Later(lambda txn: shared_writes.write_through(txn, session_id, request), reply)
+
+    def _declare_open(self, session_id: int, request: pb.DeclareOpen) -> Later:
+        return Later(
+            lambda txn: shared_opens.declare_open(txn, session_id, request.volume_id, request.open_inodes),
+            lambda gone: {"declare_open": pb.DeclareOpenReply(gone=gone)},
+        )
+
+    def _forgotten(self, session_id: int, request: pb.ForgetDone) -> Answer:
+        self._order_done(session_id, request.forget_id)
+        return {"forget_done": pb.ForgetDoneReply()}
+
     def _report_damage(self, session_id: int, request: pb.ReportDamage) -> Later:
         def reply(_: bool) -> Answer:
             self._coordinator.damage_reports += 1
             return {"report_damage": pb.ReportDamageReply()}
 
         return Later(lambda txn: nodes.report_damage(txn, request.segment_id, request.shard, request.reason), reply)
+
+
+def _attach_reply(txn: Txn, session_id: int, attached: tuple[VolumeRow, bool, bytes]) -> pb.AttachReply:
+    """How a session has a volume, as `sessions` tells it."""
+    row, exclusive, root = attached
+    access = sessions.access_of(txn.kv, session_id, row.volume_id)
+    return pb.AttachReply(
+        volume=show_volume(txn.kv, row, txn.versions),
+        lineage=row.lineage,
+        epoch=row.epoch,
+        root=root,
+        exclusive=exclusive,
+        writable_bytes=sessions.writable_bytes(txn, row),
+        shared=access in SHARING and not exclusive,
+        read_only=access in READING_ONLY or access == Access.VIEW,
+    )
 
 
 def node_list(coordinator: Coordinator) -> pb.ListNodesReply:
@@ -334,19 +441,31 @@ def node_list_for_people(coordinator: Coordinator) -> pb.ListNodesReply:
 
 
 def show_volume(
-    kv: ReadKv, row: VolumeRow, versions: VersionReader | None = None, mounts: Iterable[str] | None = None
+    kv: ReadKv,
+    row: VolumeRow,
+    versions: VersionReader | None = None,
+    mounts: Iterable[str] | None = None,
+    in_shared_mode: bool | None = None,
 ) -> pb.Volume:
-    """A node of the tree for people; `mounts` are looked up where they are not given."""
+    """A node of the tree for people; `mounts` and the mode are looked up where they are not given."""
     usage = usage_of(kv, versions or VersionReader(kv), row)
     has_snapshots = row.kind == VolumeKind.LIVE and ReadTree(kv).has_snapshots(row.volume_id)
     allowed = operations_on(row, has_snapshots=has_snapshots)
-    return convert.to_volume(row, mounts_of(kv, row.volume_id) if mounts is None else mounts, usage, allowed)
+    if mounts is None:
+        mounts = mounts_of(kv, row.volume_id)
+    if in_shared_mode is None:
+        in_shared_mode = sessions.in_shared_mode(kv, row.volume_id)
+    return convert.to_volume(row, mounts, usage, allowed, in_shared_mode=in_shared_mode)
 
 
 def list_volumes(coordinator: Coordinator) -> pb.VolumeList:
     """The whole tree."""
     with coordinator.read() as kv:
         mounts = all_mounts(kv)
+        shared = all_in_shared_mode(kv)
         versions = VersionReader(kv, coordinator.env.ancestry)
-        rows = [show_volume(kv, row, versions, mounts.get(row.volume_id, ())) for row in ReadTree(kv).all()]
+        rows = [
+            show_volume(kv, row, versions, mounts.get(row.volume_id, ()), row.volume_id in shared)
+            for row in ReadTree(kv).all()
+        ]
     return pb.VolumeList(volumes=rows)

@@ -20,6 +20,7 @@ over; a swap happens only while all mounts are held. What a failure leaves:
 | the coordinator dies before the swap is durable | nothing changed; mounts ask when their hold is over and go on |
 | the coordinator dies, or a stream breaks, after it | the mount asks for the lineage when it is back, and rebases |
 | a Rebase is not confirmed in time | the swap stands, the caller is answered; the mount waits until it has rebased |
+| a mount is just being asked to share the volume | the roll-back waits its turn (`turns.py`); Busy after too long |
 | a session that knows no holds (a tool) commits to the old lineage | that commit is refused for good, `RolledBack` |
 """
 
@@ -75,6 +76,7 @@ class RollingBack:
             ReadTree(kv).named(snapshot)
         if volume.volume_id in self._under_way:
             raise Busy(f"{volume.name!r} is being rolled back already: wait for the end of that")
+        self._under_way.add(volume.volume_id)
         work = asyncio.create_task(self._run(volume.volume_id, snapshot, keep, discard), name="roll-back")
         self._tasks.add(work)
         work.add_done_callback(self._ended)
@@ -87,11 +89,11 @@ class RollingBack:
             work.exception()
 
     async def _run(self, volume_id: int, snapshot: str, keep: str, discard: bool) -> Done:
-        self._under_way.add(volume_id)
         try:
-            done = await self._hold_and_swap(volume_id, snapshot, keep, discard)
-            await self._tell(done.result)
-            return done
+            async with self._shell.turns.turn(volume_id, self._coordinator.config.flush_deadline_s):
+                done = await self._hold_and_swap(volume_id, snapshot, keep, discard)
+                await self._tell(done.result)
+                return done
         finally:
             self._under_way.discard(volume_id)
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redfs.coordinator import schedules, volumes
+from redfs.coordinator import schedules
 from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.schedules import Run, Schedule
 from redfs.coordinator.shell import Shell
@@ -26,7 +26,7 @@ MAX_AT_ONCE = 8
 
 RunCommand = Callable[[Command[Any]], Awaitable[Any]]
 Flush = Callable[[int], Awaitable[bool]]
-"""Asks who holds a volume to flush it, with a deadline. Whether everything is committed then."""
+"""Asks who can change a volume to flush it, with a deadline. Whether everything is committed then."""
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,7 @@ def scheduler_of(shell: Shell) -> Scheduler:
     """The scheduler of a process."""
 
     async def flush(volume_id: int) -> bool:
-        with shell.coordinator.read() as kv:
-            holder = volumes.holder_of(kv, volume_id)
-        if holder is None:
-            return True
-        if not shell.coordinator.leases.valid(holder):
-            return False
-        return await shell.flush(holder, volume_id, shell.coordinator.config.flush_deadline_s)
+        return await shell.flush_writers(volume_id, shell.coordinator.config.flush_deadline_s)
 
     return Scheduler(shell.coordinator, shell.run, flush)
 

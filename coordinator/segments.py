@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redfs.coordinator.sessions import require_delegation, require_session
+from redfs.coordinator.sessions import require_session, require_writer
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import InvalidArgument, LeaseLapsed, NoSpace, NotAllowed, NotFound
 from redfs.core.ids import segment_id as make_segment_id
@@ -61,7 +61,7 @@ def open_segments(txn: Txn, session_id: int, volume_id: int, count: int, small: 
     if not 1 <= count <= MAX_SEGMENTS_PER_CALL:
         raise InvalidArgument(f"segments are opened 1 to {MAX_SEGMENTS_PER_CALL} at a time")
     require_session(txn, session_id)
-    volume = require_delegation(txn, session_id, volume_id)
+    volume = require_writer(txn, session_id, volume_id)
     if sum(1 for _ in scan_pairs(txn.kv, OPEN_SEGMENTS, session_id)) + count > MAX_OPEN_PER_SESSION:
         raise NotAllowed(f"a session has at most {MAX_OPEN_PER_SESSION} open segments: commit or abort some first")
     candidates = txn.env.cluster.candidates()

@@ -16,13 +16,14 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, jobs, requests, schedules, usage, volumes
+from redfs.coordinator import check, convert, jobs, requests, schedules, sessions, usage, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
+from redfs.coordinator.sharing import Sharing
 from redfs.coordinator.shell import Shell, as_redfs_error
 from redfs.coordinator.status import pool_status
 from redfs.coordinator.txn import Txn
@@ -69,11 +70,12 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         self._coordinator = shell.coordinator
         self._requests = requests.Requests(shell.coordinator, shell.order_done, shell.copies.done)
         self._rolling_back = RollingBack(shell)
+        self._sharing = Sharing(shell)
         self._checking = False
         self._differences = Differences(shell)
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
-        await SessionStream(context, self._shell, self._requests).run()
+        await SessionStream(context, self._shell, self._requests, self._sharing).run()
 
     # -- volumes
 
@@ -97,6 +99,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
                 request.minimum_nodes,
                 request.quota_bytes,
                 request.hash_seed,
+                request.shared,
             ),
         )
 
@@ -159,7 +162,7 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return await _answer(context, self._frozen(request.source, 0.0, command))
 
     async def _frozen(self, source: str, deadline_s: float, command: Command[VolumeRow]) -> pb.SnapshotCreateReply:
-        """Flushes the mount of a live source, then runs a command that freezes it."""
+        """Flushes the mounts of a live source, then runs a command that freezes it."""
         if not 0 <= deadline_s <= MAX_FLUSH_DEADLINE_S:
             raise InvalidArgument(f"the flush deadline is 0 to {MAX_FLUSH_DEADLINE_S:.0f} seconds")
         flushed = await self._flush_holder(source, deadline_s or self._coordinator.config.flush_deadline_s)
@@ -175,23 +178,18 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         return pb.SnapshotCreateReply(snapshot=self._shown(row), holder_flushed=flushed, coordinator_ms=took_ms)
 
     async def _flush_holder(self, name: str, deadline_s: float) -> bool:
-        """Whether all that a mount of the volume holds is committed; True where nobody has it mounted."""
+        """Whether all that mounts of the volume hold is committed; True where nobody has it mounted."""
         with self._coordinator.read() as kv:
             row = ReadTree(kv).find(name)
-            if row is None or row.kind != VolumeKind.LIVE:
-                return True
-            holder = volumes.holder_of(kv, row.volume_id)
-        if holder is None:
+        if row is None or row.kind != VolumeKind.LIVE:
             return True
-        if not self._coordinator.leases.valid(holder):
-            return False
-        return await self._shell.flush(holder, row.volume_id, deadline_s)
+        return await self._shell.flush_writers(row.volume_id, deadline_s)
 
     async def CopyBetween(self, request: pb.CopyFiles, context: Any) -> pb.CopyFilesReply:  # noqa: N802
         return await _answer(context, self._copy_between(request))
 
     async def _copy_between(self, request: pb.CopyFiles) -> pb.CopyFilesReply:
-        """Has the holder of the target copy into it, once all that a mount of the source was told is committed."""
+        """Has a mount that can write the target copy into it, once all that mounts of the source hold is committed."""
         with self._coordinator.read() as kv:
             source = ReadTree(kv).named(request.source)
             target = ReadTree(kv).named(request.target)
@@ -199,17 +197,18 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         leases = self._coordinator.leases
         if not await self._flush_holder(request.source, self._coordinator.config.flush_deadline_s):
             with self._coordinator.read() as kv:
-                holder = volumes.holder_of(kv, source.volume_id)
-            if holder is not None and leases.valid(holder):
+                writers = sessions.writers_of(kv, source.volume_id)
+            if any(leases.valid(writer) for writer in writers):
                 raise Unavailable(
                     f"the mount of {request.source!r} does not write what it holds: copy from a snapshot instead, or "
                     "look at that mount"
                 )
         with self._coordinator.read() as kv:
-            holder = volumes.holder_of(kv, target.volume_id)
-        if holder is None or not leases.valid(holder):
+            writers = sessions.writers_of(kv, target.volume_id)
+        writer = next((session for session in writers if leases.valid(session)), None)
+        if writer is None:
             return pb.CopyFilesReply(unattended=True)
-        return await self._shell.copies.carry_out(holder, target.volume_id, request)
+        return await self._shell.copies.carry_out(writer, target.volume_id, request)
 
     async def DiffVolumes(self, request: pb.DiffRequest, context: Any) -> None:  # noqa: N802
         try:

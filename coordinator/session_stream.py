@@ -16,7 +16,9 @@ import grpc.aio
 
 from redfs.coordinator import convert
 from redfs.coordinator.coordinator import Outcome
-from redfs.coordinator.requests import Later, Requests, is_quick, open_session
+from redfs.coordinator.requests import Forget, Later, Requests, is_quick, open_session
+from redfs.coordinator.sessions import RecallNeeded
+from redfs.coordinator.sharing import Sharing
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
 from redfs.core.errors import InvalidArgument, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
@@ -41,15 +43,17 @@ log = logging.getLogger(__name__)
 class SessionStream:
     """See the module. Made by the servicer for each stream."""
 
-    def __init__(self, context: Any, shell: Shell, requests: Requests) -> None:
+    def __init__(self, context: Any, shell: Shell, requests: Requests, sharing: Sharing) -> None:
         self._context = context
         self._shell = shell
         self._requests = requests
+        self._sharing = sharing
         self._session_id = 0
         self._outgoing: deque[tuple[pb.SessionReply, int]] = deque()
         self._outgoing_bytes = 0
         self._in_flight = 0
         self._long_reads = 0
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._wake_writer = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -63,6 +67,7 @@ class SessionStream:
         if not await self._open(request):
             return
         self._shell.stream_opened(self._session_id, self)
+        self._sharing.stream_opened(self._session_id)
         reader = start(self._read_all(), "session reader")
         writer = start(self._write_all(), "session writer")
         ended = asyncio.create_task(self._ended.wait(), name="session end")
@@ -72,7 +77,7 @@ class SessionStream:
                 await self._finish(writer)
         finally:
             self._shell.stream_closed(self._session_id, self)
-            await cancel_and_wait([reader, writer, ended])
+            await cancel_and_wait([reader, writer, ended, *self._forgetting])
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
         """Lets what is under way be answered, within reason."""
@@ -146,8 +151,8 @@ class SessionStream:
         try:
             result = self._requests.handle(self._session_id, request)
             if isinstance(result, Later):
-                reply = result.reply
-                self._shell.state.submit(result.command, lambda outcome: self._command_done(request_id, reply, outcome))
+                later = result
+                self._shell.state.submit(later.command, lambda outcome: self._command_done(request_id, later, outcome))
                 return
         except Exception as error:  # noqa: BLE001 - told to the client, logged where it is a bug
             self._fail(request_id, error)
@@ -156,11 +161,34 @@ class SessionStream:
 
     # -- answers out
 
-    def _command_done(self, request_id: int, reply: Any, outcome: Outcome) -> None:
+    def _command_done(self, request_id: int, later: Later, outcome: Outcome) -> None:
+        if isinstance(outcome.error, RecallNeeded):
+            joining = self._sharing.attach(outcome.error.volume_id, later.command)
+            joining.add_done_callback(lambda task: self._joined(request_id, later, task))
+            return
         if outcome.error is not None:
             self._fail(request_id, outcome.error)
-        else:
-            self._send(pb.SessionReply(request_id=request_id, **reply(outcome.value)))
+            return
+        reply = pb.SessionReply(request_id=request_id, **later.reply(outcome.value))
+        forget = later.forget(outcome.value)
+        if forget is None:
+            self._send(reply)
+            return
+        # As many as requests are under way. One whose stream ends first is sent again by the client.
+        waiting = start(self._send_when_forgotten(reply, forget), "session forget")
+        self._forgetting.add(waiting)
+        waiting.add_done_callback(self._forgetting.discard)
+
+    async def _send_when_forgotten(self, reply: pb.SessionReply, forget: Forget) -> None:
+        await asyncio.gather(
+            *[self._shell.forget(session, forget.volume_id, forget.ino) for session in sorted(forget.sessions)]
+        )
+        self._send(reply)
+
+    def _joined(self, request_id: int, later: Later, joining: asyncio.Task[Any]) -> None:
+        if not joining.cancelled():
+            error = joining.exception()
+            self._command_done(request_id, later, Outcome(None if error is not None else joining.result(), error))
 
     def _long_read_done(self, request_id: int, future: asyncio.Future[Any]) -> None:
         self._long_reads -= 1

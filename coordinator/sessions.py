@@ -5,17 +5,26 @@ client that comes back goes on where it was. The exclusive delegation of a live 
 commits nothing. A session whose lease lapsed keeps its place until somebody else asks for its volume, or for
 `session_keep_s`; then it is ended here, in the same order as commits, so nothing of it can become visible afterwards.
 
+A volume is in **exclusive mode** while a session holds its delegation, and in **shared mode** while sharing attachments
+(`tables.SHARING`) are there and none of them holds it. Only commands here change the mode: `attach` (the first one gets
+the delegation), `give_back`, `become_exclusive`, and whatever takes the holder's volume away.
+
 Raises LeaseLapsed where the session has ended, Busy where another one stands in the way.
 """
 
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
+from errno import EROFS
+from functools import partial
 from typing import NamedTuple
 
 from redfs.coordinator.jobs import add_job
+from redfs.coordinator.leases import Leases
+from redfs.coordinator.open_book import MAX_OPEN_INODES
 from redfs.coordinator.txn import Txn, scan_pairs
-from redfs.core.errors import Busy, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
+from redfs.core.errors import Busy, FsError, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
 from redfs.core.kv import ReadKv
 from redfs.core.policy import overhead_bytes, shrink
 from redfs.core.records import ROOT_KEY
@@ -29,9 +38,11 @@ from redfs.core.tables import (
     NEXT_SESSION_KEY,
     NEXT_VOLUME_KEY,
     OPEN_SEGMENTS,
+    OPERATIONS,
     REPLIES,
     RESERVATIONS,
     SESSIONS,
+    SHARING,
     TOKEN_BYTES,
     Access,
     JobKind,
@@ -52,7 +63,7 @@ from redfs.core.tables import (
 )
 from redfs.core.versions.layout import Holder, HolderType
 from redfs.core.versions.weights import HEAD, shown_by
-from redfs.core.volume_tree import require_changeable
+from redfs.core.volume_tree import ReadTree, require_changeable
 
 MAX_SESSIONS = 4096
 """Mounts at one time: each has a stream with buffers."""
@@ -111,36 +122,242 @@ def require_delegation(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
     return txn.tree.require(volume_id)
 
 
-def attach(txn: Txn, session_id: int, name: str, read_only: bool) -> tuple[VolumeRow, bool, bytes]:
+def require_writer(txn: Txn, session_id: int, volume_id: int) -> VolumeRow:
+    """The row of a volume that the session may write data for: it holds the delegation, or shares it. LeaseLapsed."""
+    if holder_of(txn.kv, volume_id) is None and access_of(txn.kv, session_id, volume_id) == Access.SHARED:
+        return txn.tree.require(volume_id)
+    return require_delegation(txn, session_id, volume_id)
+
+
+def require_shared(kv: ReadKv, session_id: int, volume_id: int, write: bool) -> VolumeRow:
+    """The row of a volume in shared mode that the session has a part in.
+
+    LeaseLapsed where it was taken away. NotAllowed where the session does not share it, Busy where one mount has it for
+    itself now: the session asks how the volume stands. EROFS for a write of one that only reads.
+    """
+    access = access_of(kv, session_id, volume_id)
+    row = None if access is None else ReadTree(kv).get(volume_id)
+    if access is None or row is None:
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    if access not in SHARING:
+        raise NotAllowed(f"this mount does not share {row.name!r}: mount it with --shared")
+    if holder_of(kv, volume_id) is not None:
+        raise Busy(f"one mount has {row.name!r} for itself just now: ask how the volume stands, and try again")
+    if write and access != Access.SHARED:
+        raise FsError(EROFS)
+    return row
+
+
+class RecallNeeded(Busy):
+    """Whoever has the volume shares it, and must give it back first: `sharing.py` sees to that and attaches again.
+
+    Never told to a client.
+    """
+
+    def __init__(self, volume_id: int, message: str) -> None:
+        super().__init__(message)
+        self.volume_id = volume_id
+
+
+def attach(
+    txn: Txn, session_id: int, name: str, read_only: bool, *, shared: bool = False, alone: bool = False
+) -> tuple[VolumeRow, bool, bytes]:
     """Gives a session a volume: (row, exclusive, root record). Safe to repeat.
 
     Read-write takes the exclusive delegation of a live volume: Busy while another session's lease on it is valid; one
     that lapsed is ended. Snapshots can only be read, the zero volume holds nothing to mount.
+
+    With `shared`, or where the volume is one to be shared, the attachment is a sharing one (`alone`: never). The only
+    one of a volume takes the delegation, also one that reads only; it joins others in shared mode. Where another holds
+    the delegation: RecallNeeded if that one shares too, else Busy.
     """
     row = txn.tree.named(name)
     require_changeable(row, "mounted")
     _require_room(txn, session_id, row.volume_id)
-    if not read_only:
-        if row.kind != VolumeKind.LIVE:
-            raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
-        holder = txn.kv.get(DELEGATIONS, u64_key(row.volume_id))
-        if holder is not None and decode_u64(holder) != session_id:
-            _take_over(txn, decode_u64(holder), name)
+    if row.kind != VolumeKind.LIVE and not read_only:
+        raise NotAllowed(f"{name!r} never changes: mount it read-only, or clone it and mount the clone")
+    access = _wanted_access(row, read_only, shared and not alone, alone)
+    before = access_of(txn.kv, session_id, row.volume_id)
+    if before is not None and before != access and (before in SHARING or access in SHARING):
+        take_away(txn, session_id, row.volume_id)
+        before = None
+    exclusive = False
+    if access in SHARING:
+        exclusive = _join(txn, session_id, row, again=before is not None)
+    elif access == Access.READ_WRITE:
+        _require_alone(txn, session_id, row)
+        exclusive = True
+    if exclusive:
         txn.kv.put(DELEGATIONS, u64_key(row.volume_id), encode_u64(session_id))
-    access = bytes([Access.READ_ONLY if read_only else Access.READ_WRITE])
-    txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), access)
-    txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), access)
-    return row, not read_only, root_record(txn, row)
+    txn.kv.put(ATTACHMENTS, pair_key(session_id, row.volume_id), bytes([access]))
+    txn.kv.put(MOUNTS, pair_key(row.volume_id, session_id), bytes([access]))
+    return row, exclusive, root_record(txn, row)
+
+
+def _wanted_access(row: VolumeRow, read_only: bool, shared: bool, alone: bool) -> Access:
+    if row.kind == VolumeKind.LIVE and (shared or (row.shared and not alone)):
+        return Access.SHARED_READ_ONLY if read_only else Access.SHARED
+    return Access.READ_ONLY if read_only else Access.READ_WRITE
+
+
+def _require_alone(txn: Txn, session_id: int, row: VolumeRow) -> None:
+    """Ends the lapsed sessions that stand in a writer's way. Raises Busy where one is valid."""
+    for other in _writing_or_sharing(txn, session_id, row.volume_id):
+        if txn.env.leases.valid(other):
+            raise _busy(txn, other, row.name)
+        end_session(txn, other)
+
+
+def _writing_or_sharing(txn: Txn, session_id: int, volume_id: int) -> list[int]:
+    """The other sessions that hold the volume's delegation or share it."""
+    holder = holder_of(txn.kv, volume_id)
+    found = dict.fromkeys(sharing_sessions(txn.kv, volume_id))
+    if holder is not None:
+        found[holder] = None
+    return [other for other in found if other != session_id]
+
+
+def _busy(txn: Txn, other: int, name: str) -> Busy:
+    who = require_session(txn, other).client_name
+    return Busy(f"{name!r} is mounted by {who}: unmount it there first, or mount both with --shared")
+
+
+def _join(txn: Txn, session_id: int, row: VolumeRow, *, again: bool) -> bool:
+    """Whether a sharing attachment gets the delegation, or has it. Ends lapsed sessions. RecallNeeded, Busy.
+
+    `again`: the session has the volume already, and is told how it stands.
+    """
+    volume_id = row.volume_id
+    book = txn.env.open_book
+    holder = holder_of(txn.kv, volume_id)
+    if holder == session_id:
+        return True
+    for other in _writing_or_sharing(txn, session_id, volume_id):
+        if not txn.env.leases.valid(other):
+            end_session(txn, other)
+        elif other == holder and access_of(txn.kv, other, volume_id) not in SHARING:
+            raise _busy(txn, other, row.name)
+        elif not again and (other == holder or txn.env.recalled.get(volume_id) == other):
+            raise RecallNeeded(volume_id, f"{row.name!r} is just becoming shared: try again")
+
+    def declare() -> None:
+        if not book.has_declared(volume_id, session_id):
+            book.declare(volume_id, session_id)
+
+    # After what ends here, which empties its part of the book then.
+    txn.after_commit.append(declare)
+    return not again and not _writing_or_sharing(txn, session_id, volume_id)
+
+
+def access_of(kv: ReadKv, session_id: int, volume_id: int) -> Access | None:
+    """How a session has a volume or view; None where it has it not."""
+    raw = kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
+    return None if raw is None else Access(raw[0])
+
+
+def holder_of(kv: ReadKv, volume_id: int) -> int | None:
+    """The session that holds the volume's exclusive delegation."""
+    raw = kv.get(DELEGATIONS, u64_key(volume_id))
+    return None if raw is None else decode_u64(raw)
+
+
+def sharing_sessions(kv: ReadKv, volume_id: int) -> list[int]:
+    """The sessions that share the volume, in either mode, by their numbers."""
+    return [session for session, raw in scan_pairs(kv, MOUNTS, volume_id) if raw[0] in SHARING]
+
+
+def writers_of(kv: ReadKv, volume_id: int) -> list[int]:
+    """Who can change the volume now: the holder of its delegation, or all that write in shared mode; by number."""
+    holder = holder_of(kv, volume_id)
+    if holder is not None:
+        return [] if access_of(kv, holder, volume_id) == Access.SHARED_READ_ONLY else [holder]
+    return [session for session, raw in scan_pairs(kv, MOUNTS, volume_id) if raw[0] == Access.SHARED]
+
+
+def in_shared_mode(kv: ReadKv, volume_id: int) -> bool:
+    """Whether the coordinator runs the volume's operations."""
+    return holder_of(kv, volume_id) is None and bool(sharing_sessions(kv, volume_id))
+
+
+def alone_in_shared_mode(kv: ReadKv) -> dict[int, int]:
+    """Volume -> its only sharing session, where nobody holds the delegation.
+
+    Such a session may have given it back a moment ago: others join only behind one that showed nothing old any more.
+    """
+    sharing: dict[int, list[int]] = {}
+    for key, raw in kv.scan(MOUNTS, b"", ALL_U64 * 2):
+        if raw[0] in SHARING:
+            volume_id, session = split_pair(key)
+            sharing.setdefault(volume_id, []).append(session)
+    return {volume: found[0] for volume, found in sharing.items() if len(found) == 1 and holder_of(kv, volume) is None}
 
 
 def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
     """How a volume that the session has stands now, as `attach` tells it. LeaseLapsed where it was taken away."""
     require_session(txn, session_id)
-    access = txn.kv.get(ATTACHMENTS, pair_key(session_id, volume_id))
-    row = None if access is None or view_of(access) is not None else txn.tree.get(volume_id)
+    access = access_of(txn.kv, session_id, volume_id)
+    row = None if access is None or access == Access.VIEW else txn.tree.get(volume_id)
     if row is None:
         raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
-    return row, access == bytes([Access.READ_WRITE]), root_record(txn, row)
+    exclusive = access == Access.READ_WRITE or (access in SHARING and holder_of(txn.kv, volume_id) == session_id)
+    return row, exclusive, root_record(txn, row)
+
+
+def _require_sharing(txn: Txn, session_id: int, volume_id: int) -> None:
+    require_session(txn, session_id)
+    access = access_of(txn.kv, session_id, volume_id)
+    if access is None or access == Access.VIEW:
+        raise LeaseLapsed(f"volume {volume_id} does not belong to this mount any more: mount it again")
+    if access not in SHARING:
+        raise NotAllowed(f"this mount of volume {volume_id} does not share it: mount it with --shared")
+
+
+def give_back(txn: Txn, session_id: int, volume_id: int, open_inodes: Collection[int]) -> tuple[VolumeRow, bool, bytes]:
+    """The holder has committed everything and gives the delegation back: shared mode. As `attached` tells it.
+
+    Its open inodes enter the open book. Others join only when it has said that its kernel shows nothing old any more
+    (`Environment.recalled`). Safe to repeat: one that gave it back before is told how things stand.
+    """
+    _require_sharing(txn, session_id, volume_id)
+    if len(open_inodes) > MAX_OPEN_INODES:
+        raise InvalidArgument(f"a mount has at most {MAX_OPEN_INODES} inodes of a volume open")
+    if holder_of(txn.kv, volume_id) == session_id:
+        txn.kv.delete(DELEGATIONS, u64_key(volume_id))
+        txn.kv.delete(RESERVATIONS, pair_key(session_id, volume_id))
+        row = txn.tree.require(volume_id)
+        # What it left without a name and has not open either was for it to free.
+        add_job(txn, JobKind.REAP, volume_id, 0, volume_id, row.name)
+        _look_later(txn, volume_id)
+    # At once, for commands of the same batch; in vain, where this one does not become durable, they do no harm.
+    txn.env.recalled[volume_id] = session_id
+    txn.env.open_book.declare(volume_id, session_id, open_inodes)
+    return attached(txn, session_id, volume_id)
+
+
+def become_exclusive(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool, bytes]:
+    """Gives the delegation to the only one that shares a volume in shared mode; as `attached` tells it. Safe to repeat.
+
+    Lapsed sessions that share it are ended. Where others are there nothing changes.
+    """
+    _require_sharing(txn, session_id, volume_id)
+    for other in _writing_or_sharing(txn, session_id, volume_id):
+        if not txn.env.leases.valid(other):
+            end_session(txn, other)
+    if not _writing_or_sharing(txn, session_id, volume_id):
+        txn.kv.put(DELEGATIONS, u64_key(volume_id), encode_u64(session_id))
+        txn.after_commit.append(lambda: _left_shared_mode(txn, session_id, volume_id))
+    return attached(txn, session_id, volume_id)
+
+
+def _left_shared_mode(txn: Txn, session_id: int, volume_id: int) -> None:
+    """After a commit: a session knows by itself what it has open, or has nothing of the volume any more."""
+    txn.env.open_book.end(volume_id, session_id)
+    if txn.env.recalled.get(volume_id) == session_id:
+        txn.env.recalled.pop(volume_id, None)
+
+
+def _look_later(txn: Txn, volume_id: int) -> None:
+    txn.after_commit.append(partial(txn.env.hooks.sharing_changed, volume_id))
 
 
 def attach_view(txn: Txn, session_id: int, name: str) -> tuple[VolumeRow, bool, bytes]:
@@ -185,12 +402,6 @@ def root_record(txn: Txn, row: VolumeRow) -> bytes:
     return root
 
 
-def _take_over(txn: Txn, holder: int, name: str) -> None:
-    if txn.env.leases.valid(holder):
-        raise Busy(f"{name!r} is mounted by {require_session(txn, holder).client_name}: unmount it there first")
-    end_session(txn, holder)
-
-
 def detach(txn: Txn, session_id: int, volume_id: int) -> None:
     """Gives a volume or a view back. Safe to repeat."""
     require_session(txn, session_id)
@@ -210,8 +421,14 @@ def take_away(txn: Txn, session_id: int, volume_id: int) -> None:
         row = txn.segment(segment_id)
         if row is not None and row.volume_id == volume_id:
             txn.doom(segment_id, row)
-    if txn.kv.get(DELEGATIONS, u64_key(volume_id)) == encode_u64(session_id):
+    held = holder_of(txn.kv, volume_id) == session_id
+    shares = attachment is not None and attachment[0] in SHARING
+    if held:
         txn.kv.delete(DELEGATIONS, u64_key(volume_id))
+    if shares:
+        txn.after_commit.append(lambda: _left_shared_mode(txn, session_id, volume_id))
+        _look_later(txn, volume_id)
+    if held or shares:
         volume = txn.tree.get(volume_id)
         if volume is not None and volume.state == VolumeState.OK:
             # Files that were open and unlinked at a client that died are orphans now.
@@ -233,15 +450,36 @@ def end_session(txn: Txn, session_id: int) -> None:
             txn.doom(segment_id, row)
     for number, _ in list(scan_pairs(txn.kv, REPLIES, session_id)):
         txn.kv.delete(REPLIES, pair_key(session_id, number))
+    for number, _ in list(scan_pairs(txn.kv, OPERATIONS, session_id)):
+        txn.kv.delete(OPERATIONS, pair_key(session_id, number))
     txn.kv.delete(SESSIONS, u64_key(session_id))
+    txn.after_commit.append(lambda: txn.env.forget_operations(session_id))
     txn.after_commit.append(lambda: txn.env.leases.end(session_id))
     txn.after_commit.append(lambda: txn.env.figures.end(session_id))
     txn.after_commit.append(lambda: txn.env.hooks.session_ended(session_id))
 
 
+def to_be_ended(kv: ReadKv, leases: Leases, keep_s: float) -> list[int]:
+    """Sessions whose lease lapsed longer than `keep_s` ago, or at all where a valid one shares a volume with them."""
+    found = dict.fromkeys(leases.lapsed_longer_than(keep_s))
+    for session_id in leases.lapsed_longer_than(0):
+        if session_id not in found and _in_the_way(kv, leases, session_id):
+            found[session_id] = None
+    return list(found)
+
+
+def _in_the_way(kv: ReadKv, leases: Leases, session_id: int) -> bool:
+    return any(
+        leases.valid(other)
+        for volume_id, raw in scan_pairs(kv, ATTACHMENTS, session_id)
+        if raw[0] in SHARING
+        for other in sharing_sessions(kv, volume_id)
+    )
+
+
 def end_forgotten(txn: Txn) -> int:
-    """Ends the sessions whose lease lapsed longer than `session_keep_s` ago; how many."""
-    forgotten = txn.env.leases.lapsed_longer_than(txn.env.config.session_keep_s)
+    """Ends the sessions `to_be_ended`; how many."""
+    forgotten = to_be_ended(txn.kv, txn.env.leases, txn.env.config.session_keep_s)
     for session_id in forgotten:
         end_session(txn, session_id)
     return len(forgotten)
@@ -251,11 +489,15 @@ def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int, above: i
     """(first, count) of inode numbers that nobody in the volume's family ever had, all greater than `above`."""
     if not 1 <= count <= MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers are granted 1 to {MAX_INODES_PER_GRANT} at a time")
-    volume = require_delegation(txn, session_id, volume_id)
+    return take_inodes(txn, require_delegation(txn, session_id, volume_id), count, above)
+
+
+def take_inodes(txn: Txn, volume: VolumeRow, count: int, above: int = 0) -> tuple[int, int]:
+    """(first, count) of numbers of the volume's family, taken for good."""
     key = u64_key(txn.versions.lineage(volume.lineage).family)
     raw = txn.kv.get(FAMILIES, key)
     if raw is None:
-        raise NotFound(f"the family of volume {volume_id} has no inode counter: run `redfs check`")
+        raise NotFound(f"the family of volume {volume.volume_id} has no inode counter: run `redfs check`")
     if above >= MAX_INO - MAX_INODES_PER_GRANT:
         raise InvalidArgument(f"inode numbers above {above} do not leave room for new ones")
     first = max(decode_u64(raw), above + 1)
@@ -283,7 +525,7 @@ def quota_left(kv: ReadKv, volume: VolumeRow) -> int | None:
 
 def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Granted:
     """Promises plain bytes for dirty data; the grant replaces the one before. Fewer than wanted when nearly full."""
-    volume = require_delegation(txn, session_id, volume_id)
+    volume = require_writer(txn, session_id, volume_id)
     key = pair_key(session_id, volume_id)
     granted = min(wanted_bytes, writable_bytes(txn, volume, except_for=key)) if wanted_bytes else 0
     if granted:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
 from redfs.coordinator.copies import Copies, CopyStream
+from redfs.coordinator.sessions import writers_of
 from redfs.coordinator.state import Answer, StateThread
+from redfs.coordinator.turns import Turns
 from redfs.coordinator.watch import Topic, Watchers
 from redfs.core.errors import InternalError, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
@@ -26,6 +28,11 @@ READER_THREADS = 2
 
 AWAY_S = 3.0
 """How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
+
+FORGET_DEADLINE_S = 60.0
+"""A mount drops pages in milliseconds, and one that is away comes back or loses its lease long before."""
+LEASE_LOOK_S = 0.25
+"""How often who waits for a session looks whether its lease is over."""
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +67,13 @@ class Shell:
         self.readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self.sessions: dict[int, OpenStream] = {}
         self.node_wakers: dict[int, Callable[[], None]] = {}
-        coordinator.env.hooks.session_ended = lambda session: self._call_on_loop(self._end_stream, session)
-        coordinator.env.hooks.volume_gone = lambda session, volume: self._call_on_loop(self._tell_gone, session, volume)
-        coordinator.env.hooks.shards_doomed = lambda node: self._call_on_loop(self._wake_node, node)
-        self.watchers = Watchers(coordinator.cluster.up, self._call_on_loop, coordinator.env.clock.monotonic)
+        coordinator.env.hooks.session_ended = lambda session: self.call_on_loop(self._end_stream, session)
+        coordinator.env.hooks.volume_gone = lambda session, volume: self.call_on_loop(self._tell_gone, session, volume)
+        coordinator.env.hooks.shards_doomed = lambda node: self.call_on_loop(self._wake_node, node)
+        self.watchers = Watchers(coordinator.cluster.up, self.call_on_loop, coordinator.env.clock.monotonic)
         coordinator.env.hooks.changed = self.watchers.changed
         coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
+        self.turns = Turns()
         self.copies = Copies(coordinator.leases, coordinator.env.randomness, self.sessions.get)
         self._orders: dict[int, _Order] = {}
         self._next_order = 1
@@ -80,12 +88,13 @@ class Shell:
 
     # -- from and to the state thread
 
-    def _call_on_loop(self, what: Callable[..., None], *args: Any) -> None:
+    def call_on_loop(self, what: Callable[..., None], *args: Any) -> None:
+        """Calls something on the event loop soon, from any thread."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(what, *args)
 
     def _deliver(self, answers: Sequence[tuple[Answer, Outcome]]) -> None:
-        self._call_on_loop(_answer_all, answers)
+        self.call_on_loop(_answer_all, answers)
 
     async def run(self, command: Command[T]) -> T:
         """Runs a command on the state thread; its value when it is durable, or its error."""
@@ -154,6 +163,23 @@ class Shell:
         flush = pb.Flush(flush_id=number, volume_id=volume_id, hold=hold_s > 0, hold_s=hold_s)
         return await self._order(session_id, number, pb.SessionReply(flush=flush), deadline_s)
 
+    async def flush_writers(self, volume_id: int, deadline_s: float) -> bool:
+        """Has whoever can change a volume commit what it holds: in shared mode what kernels hold of mapped files.
+
+        False where one did not say so in time, or may hold something and is away.
+        """
+        with self.coordinator.read() as kv:
+            writers = writers_of(kv, volume_id)
+        valid = [session for session in writers if self.coordinator.leases.valid(session)]
+        flushed = await asyncio.gather(*[self.flush(session, volume_id, deadline_s) for session in valid])
+        return all(flushed) and len(valid) == len(writers)
+
+    async def recall(self, session_id: int, volume_id: int, deadline_s: float) -> bool:
+        """Has a session give a volume's delegation back. False where it did not say in time that it has."""
+        number = self.next_order()
+        order = pb.SessionReply(recall=pb.Recall(recall_id=number, volume_id=volume_id))
+        return await self._order(session_id, number, order, deadline_s, away_s=deadline_s)
+
     async def rebase(self, session_id: int, rebase: pb.Rebase, deadline_s: float) -> bool:
         """Has a session go on as another lineage. False where it did not say in time that nothing old is shown."""
         number = self.next_order()
@@ -162,18 +188,43 @@ class Shell:
         order.rebase_id = number
         return await self._order(session_id, number, pb.SessionReply(rebase=order), deadline_s)
 
+    async def forget(self, session_id: int, volume_id: int, ino: int) -> None:
+        """Has a session's kernel drop an inode's pages. Returns when it has, or the session's lease is over.
+
+        One that lives and does not say so in FORGET_DEADLINE_S is named in the log, and not waited for any longer.
+        """
+        number = self.next_order()
+        message = pb.SessionReply(forget=pb.Forget(forget_id=number, volume_id=volume_id, inodes=[ino]))
+        answered: asyncio.Future[None] = self.loop.create_future()
+        self._orders[number] = _Order(session_id, message, answered)
+        leases = self.coordinator.leases
+        until_s = self.loop.time() + FORGET_DEADLINE_S
+        try:
+            self.tell(session_id, message)
+            while not answered.done() and leases.valid(session_id):
+                if self.loop.time() >= until_s:
+                    log.warning(
+                        "session %d did not say that it forgot inode %d of volume %d", session_id, ino, volume_id
+                    )
+                    return
+                await asyncio.wait([answered], timeout=LEASE_LOOK_S)
+        finally:
+            del self._orders[number]
+
     def next_order(self) -> int:
         """A number for an order, which its answer names."""
         number = self._next_order
         self._next_order += 1
         return number
 
-    async def _order(self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float) -> bool:
+    async def _order(
+        self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float, away_s: float = AWAY_S
+    ) -> bool:
         """Sends an order, to a session that is away when it comes back; False where no answer came in time."""
         answered: asyncio.Future[None] = self.loop.create_future()
         self._orders[number] = _Order(session_id, message, answered)
         if session_id not in self.sessions:
-            deadline_s = min(deadline_s, AWAY_S)
+            deadline_s = min(deadline_s, away_s)
         try:
             self.tell(session_id, message)
             async with asyncio.timeout(deadline_s):

@@ -69,10 +69,24 @@ class Environment:
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
     open_book: OpenBook = field(default_factory=OpenBook)
+    answered_operations: dict[int, int] = field(default_factory=dict)
+    """session id -> all its operations in shared mode up to this number were answered: none of them is run again."""
+    last_stamp_ns: int = 0
+    recalled: dict[int, int] = field(default_factory=dict)
+    """volume -> who gave its delegation back, until that one's kernel shows nothing old any more (`sharing.py`)."""
     unwritten_schedule_errors: dict[int, str] = field(default_factory=dict)
     """schedule id -> why its last run failed, while that cannot be written to its row."""
     ancestry: Ancestry = field(default_factory=Ancestry)
     """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
+
+    def forget_operations(self, session_id: int) -> None:
+        """A session ended."""
+        self.answered_operations.pop(session_id, None)
+
+    def stamp_ns(self) -> int:
+        """The time now, later than every stamp before: no two changes of shared files have the same. State thread."""
+        self.last_stamp_ns = max(self.clock.time_ns(), self.last_stamp_ns + 1)
+        return self.last_stamp_ns
 
 
 class Txn:

@@ -34,7 +34,6 @@ from redfs.core.records import (
 )
 from redfs.core.tables import (
     ALL_U64,
-    DELEGATIONS,
     FAMILIES,
     FORMAT_KEY,
     INCARNATION_KEY,
@@ -45,6 +44,7 @@ from redfs.core.tables import (
     ROW_VERSION,
     SCHEDULES,
     SESSIONS,
+    SHARING,
     Compression,
     JobKind,
     VolumeKind,
@@ -119,6 +119,7 @@ def create_volume(
     minimum_nodes: int = 0,
     quota_bytes: int = 0,
     hash_seed: int = 0,
+    shared: bool = False,
 ) -> VolumeRow:
     """A new empty volume: a clone of the zero volume. Raises TooFewNodes, AlreadyExists, InvalidArgument.
 
@@ -137,6 +138,7 @@ def create_volume(
         compression=_compression(compression or "zstd"),
         minimum_nodes=_minimum_nodes(policy, minimum_nodes),
         quota_bytes=_quota(quota_bytes),
+        shared=shared,
     )
     txn.tree.add(row)
     return row
@@ -367,12 +369,15 @@ class Settings(TypedDict, total=False):
     compression: str
     minimum_nodes: int
     quota_bytes: int
+    shared: bool
 
 
 def set_volume(txn: Txn, name: str, **changes: Unpack[Settings]) -> VolumeRow:
     """Changes what is given. Protection and compression hold for what is written from now on.
 
-    Safe to retry. Raises NotFound, InvalidArgument, TooFewNodes; NotAllowed for a snapshot's protection and the like.
+    `shared` counts for mounts to come. Safe to retry.
+
+    Raises NotFound, InvalidArgument, TooFewNodes; NotAllowed for a snapshot's protection and the like.
     """
     row = txn.tree.named(name)
     require_changeable(row, "changed")
@@ -393,6 +398,7 @@ def _changed(txn: Txn, row: VolumeRow, changes: Settings) -> VolumeRow:
         row = row._replace(compression=_compression(changes["compression"]))
     if "quota_bytes" in changes:
         row = row._replace(quota_bytes=_quota(changes["quota_bytes"]))
+    row = row._replace(shared=changes.get("shared", row.shared))
     return row._replace(description=changes.get("description", row.description), color=changes.get("color", row.color))
 
 
@@ -447,6 +453,12 @@ def mounts_of(kv: ReadKv, volume_id: int) -> list[str]:
     return found
 
 
+def all_in_shared_mode(kv: ReadKv) -> set[int]:
+    """The volumes whose operations the coordinator runs."""
+    sharing = {split_pair(key)[0] for key, raw in kv.scan(MOUNTS, b"", ALL_U64 * 2) if raw[0] in SHARING}
+    return {volume_id for volume_id in sharing if sessions.holder_of(kv, volume_id) is None}
+
+
 def all_mounts(kv: ReadKv) -> dict[int, list[str]]:
     """Volume -> who has it mounted, for people: of all volumes at once."""
     names = {decode_u64(key): decode_session(raw).client_name for key, raw in kv.scan(SESSIONS, b"", ALL_U64)}
@@ -456,9 +468,3 @@ def all_mounts(kv: ReadKv) -> dict[int, list[str]]:
         if session in names:
             found.setdefault(volume_id, []).append(names[session])
     return found
-
-
-def holder_of(kv: ReadKv, volume_id: int) -> int | None:
-    """The session that holds the volume's exclusive delegation."""
-    raw = kv.get(DELEGATIONS, u64_key(volume_id))
-    return None if raw is None else decode_u64(raw)

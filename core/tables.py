@@ -39,6 +39,8 @@ SESSIONS = "sessions"
 """session id -> SessionRow."""
 REPLIES = "replies"
 """session id, commit number -> substitutions that the commit was answered with; none: no row."""
+OPERATIONS = "operations"
+"""session id, number of an operation in shared mode -> OperationRow, until the client has its answer."""
 ATTACHMENTS = "attachments"
 """session id, volume id -> Access; session id, view's number -> Access.VIEW and the VolumeRow that it shows."""
 MOUNTS = "mounts"
@@ -62,7 +64,7 @@ SCHEDULES = "schedules"
 
 TABLES = (
     META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
-    ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
+    OPERATIONS, ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -199,31 +201,48 @@ class VolumeRow(NamedTuple):
     """Snapshots: the schedule that made it; 0: a person did."""
     origin: str = ""
     """Received snapshots: the stream id of the one that was sent."""
+    shared: bool = False
+    """Several may mount it and write, without asking for that at each mount."""
 
 
-_VOLUME = struct.Struct(">BQBBQQQqBBBBQQ")
+_VOLUME = struct.Struct(">BQBBQQQqBBBBQQB")
 
 
 def encode_volume(row: VolumeRow) -> bytes:
     head = _VOLUME.pack(
         ROW_VERSION, row.volume_id, row.kind, row.state, row.parent_id, row.lineage, row.epoch, row.created_ns,
         row.policy.k, row.policy.m, row.compression, row.minimum_nodes, row.quota_bytes, row.schedule_id,
+        row.shared,
     )  # fmt: skip
     return head + _text(row.name) + _text(row.description) + _text(row.color) + _text(row.origin)
 
 
 def decode_volume(data: bytes) -> VolumeRow:
     _check_version("volume", data)
-    (_, volume_id, kind, state, parent, lineage, epoch, created, k, m, compression, minimum, quota, schedule) = (
-        _VOLUME.unpack_from(data)
-    )
+    (
+        _,
+        volume_id,
+        kind,
+        state,
+        parent,
+        lineage,
+        epoch,
+        created,
+        k,
+        m,
+        compression,
+        minimum,
+        quota,
+        schedule,
+        shared,
+    ) = _VOLUME.unpack_from(data)
     name, at = _take_text(data, _VOLUME.size)
     description, at = _take_text(data, at)
     color, at = _take_text(data, at)
     origin, _ = _take_text(data, at)
     return VolumeRow(
         volume_id, kind, state, parent, lineage, epoch, created, Policy(k, m), compression, minimum,
-        name, description, color, quota, schedule, origin,
+        name, description, color, quota, schedule, origin, bool(shared),
     )  # fmt: skip
 
 
@@ -353,6 +372,10 @@ class Access(IntEnum):
     """Reads, and sees every change as it happens, like SHARED."""
 
 
+SHARING = frozenset((Access.SHARED, Access.SHARED_READ_ONLY))
+READING_ONLY = frozenset((Access.READ_ONLY, Access.SHARED_READ_ONLY))
+
+
 class SessionRow(NamedTuple):
     """A client's session: what a retry or a reconnect needs."""
 
@@ -387,6 +410,37 @@ def encode_reply(reply: Substitutions) -> bytes:
 def decode_reply(data: bytes) -> Substitutions:
     _check_version("reply", data)
     return tuple(_U64_PAIR.iter_unpack(data[1:]))
+
+
+class OperationRow(NamedTuple):
+    """What an operation in shared mode was answered with."""
+
+    ino: int = 0
+    replaced: int = 0
+    """A rename's: the inode that lost its name; 0: none."""
+    offset: int = 0
+    """A write's: where its bytes lie."""
+    existed: bool = False
+    inode: bytes = b""
+    """Its record; empty: it is gone."""
+    replaced_inode: bytes = b""
+
+
+_OPERATION = struct.Struct(">BQQQBHH")
+
+
+def encode_operation(row: OperationRow) -> bytes:
+    head = _OPERATION.pack(
+        ROW_VERSION, row.ino, row.replaced, row.offset, row.existed, len(row.inode), len(row.replaced_inode)
+    )
+    return head + row.inode + row.replaced_inode
+
+
+def decode_operation(data: bytes) -> OperationRow:
+    _check_version("operation", data)
+    _, ino, replaced, offset, existed, inode_bytes, _other_bytes = _OPERATION.unpack_from(data)
+    end = _OPERATION.size + inode_bytes
+    return OperationRow(ino, replaced, offset, bool(existed), data[_OPERATION.size : end], data[end:])
 
 
 # ---------------------------------------------------------------- nodes and shards

@@ -62,6 +62,7 @@ def mount_when_free(
                 foreground=foreground,
                 read_only=options.read_only,
                 relatime=options.relatime,
+                shared=options.shared,
                 kernel_options=options.kernel,
                 log_file=None if options.log_file is None else Path(options.log_file),
                 give_up_s=options.give_up_s,
@@ -81,14 +82,15 @@ def mount_when_free(
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--foreground", is_flag=True, help="Stay in this terminal until it is unmounted.")
 @click.option("--read-only", is_flag=True, help="Allow no changes (always so for a snapshot).")
+@click.option("--shared", is_flag=True, help="Let other hosts that say so too mount it and write.")
 @click.option("-o", "--options", metavar="LIST", default="", help="Options as for mount(8): noexec,relatime,suid,dev")
-def mount(volume: str, folder: Path, foreground: bool, read_only: bool, options: str) -> None:
+def mount(volume: str, folder: Path, foreground: bool, read_only: bool, shared: bool, options: str) -> None:
     """Mount a volume or snapshot on a folder.
 
     The folder is made if need be. Snapshots are mounted read-only.
     """
     chosen = settings()
-    parsed = parse_options(f"{options},ro" if read_only else options)
+    parsed = parse_options(",".join([options, *(["ro"] if read_only else []), *(["shared"] if shared else [])]))
     where = folder.expanduser().absolute()
     mount_when_free(
         wanted_pool(parsed.pool or chosen.pool),

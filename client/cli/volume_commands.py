@@ -31,6 +31,10 @@ quota_option = click.option(
     "--quota", metavar="SIZE", help="It holds at most this much, before dedupe and compression (0: no limit)."
 )
 
+shared_option = click.option(
+    "--shared/--no-shared", default=None, help="Several hosts may mount it and write, without `mount --shared`."
+)
+
 
 def _quota_bytes(quota: str | None) -> int | None:
     return None if quota is None else output.parse_size(quota)
@@ -78,6 +82,7 @@ def volume() -> None:
 @compression_option
 @minimum_option
 @quota_option
+@shared_option
 def create(
     name: str,
     protection: str | None,
@@ -86,6 +91,7 @@ def create(
     compression: str | None,
     minimum_nodes: int | None,
     quota: str | None,
+    shared: bool | None,
 ) -> None:
     """Create an empty volume."""
     chosen = settings()
@@ -99,6 +105,7 @@ def create(
             compression=compression or "",
             minimum_nodes=minimum_nodes or 0,
             quota_bytes=_quota_bytes(quota) or 0,
+            shared=bool(shared),
         )
     chosen.emit(output.message_data(made), lambda: click.echo(f"Created {made.name}, protected as {made.protection}"))
 
@@ -133,6 +140,8 @@ def info(name: str) -> None:
             ("compression", found.compression),
             ("minimum nodes", str(found.minimum_nodes or "as the policy says")),
             ("quota", output.size(found.quota_bytes) if found.quota_bytes else ""),
+            ("shared", "every mount of it, where not asked for otherwise" if found.shared else ""),
+            ("mode", _mode(found)),
             *_usage_rows(found),
             ("color", found.color),
             ("description", found.description),
@@ -144,6 +153,12 @@ def info(name: str) -> None:
                 click.echo(f"{label:<{width}}  {value}")
 
     chosen.emit(output.message_data(found), human)
+
+
+def _mode(volume: pb.Volume) -> str:
+    if volume.in_shared_mode:
+        return "shared: several hosts see each other's changes at once"
+    return ""
 
 
 def _usage_rows(volume: pb.Volume) -> list[tuple[str, str]]:
@@ -190,6 +205,7 @@ def freed(names: tuple[str, ...]) -> None:
 @compression_option
 @minimum_option
 @quota_option
+@shared_option
 def change(
     name: str,
     protection: str | None,
@@ -198,15 +214,17 @@ def change(
     compression: str | None,
     minimum_nodes: int | None,
     quota: str | None,
+    shared: bool | None,
 ) -> None:
     """Change settings.
 
     Data written before keeps its protection and compression.
     """
     chosen = settings()
-    if all(value is None for value in (protection, description, color, compression, minimum_nodes, quota)):
+    if all(value is None for value in (protection, description, color, compression, minimum_nodes, quota, shared)):
         raise InvalidArgument(
-            "nothing to change: give --protect, --description, --color, --compression, --minimum-nodes or --quota"
+            "nothing to change: give --protect, --description, --color, --compression, --minimum-nodes, --quota or "
+            "--shared"
         )
     color = _color(color)
     with chosen.connect() as pool:
@@ -218,6 +236,7 @@ def change(
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=_quota_bytes(quota),
+            shared=shared,
         )
     chosen.emit(output.message_data(changed), lambda: click.echo(f"Changed {changed.name}"))
 
@@ -346,6 +365,7 @@ def delete_snapshot(name: str, yes: bool, wait: bool) -> None:
 @compression_option
 @minimum_option
 @quota_option
+@shared_option
 def clone(
     source: str,
     name: str,
@@ -357,6 +377,7 @@ def clone(
     compression: str | None,
     minimum_nodes: int | None,
     quota: str | None,
+    shared: bool | None,
 ) -> None:
     """Make a writable copy of a volume or snapshot.
 
@@ -379,6 +400,7 @@ def clone(
             compression=compression,
             minimum_nodes=minimum_nodes,
             quota_bytes=_quota_bytes(quota),
+            shared=shared,
         )
     made = reply.snapshot
     origin = f"{source}@{snapshot_name or name}" if backed else source

@@ -240,6 +240,8 @@ class Settings(_Body):
     minimum_nodes: Annotated[int, Field(ge=0, le=1 << 16)] | None = None
     quota_bytes: Annotated[Bytes, Field(description="logical bytes that it may hold; 0: no limit")] | None = None
 
+    shared: Annotated[bool, Field(description="several hosts may mount it and write, without `--shared`")] | None = None
+
     def given(self) -> dict[str, Any]:
         """The settings that are set, by name."""
         return {

@@ -132,6 +132,7 @@ class Sharing:
 
     async def resumed(self) -> None:
         """The stream was away, perhaps because the coordinator begins anew: it is told what is open here."""
+        await self._following.resumed()
         vfs = self._vfs
         if vfs.is_shared and vfs.failure is None:
             await self._session.call(declare_open=pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes))

@@ -191,18 +191,20 @@ class RenewReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Attach(_message.Message):
-    __slots__ = ("name", "read_only", "view", "volume_id", "shared")
+    __slots__ = ("name", "read_only", "view", "volume_id", "shared", "alone")
     NAME_FIELD_NUMBER: _ClassVar[int]
     READ_ONLY_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
     name: str
     read_only: bool
     view: bool
     volume_id: int
     shared: bool
-    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ..., volume_id: _Optional[int] = ..., shared: _Optional[bool] = ...) -> None: ...
+    alone: bool
+    def __init__(self, name: _Optional[str] = ..., read_only: _Optional[bool] = ..., view: _Optional[bool] = ..., volume_id: _Optional[int] = ..., shared: _Optional[bool] = ..., alone: _Optional[bool] = ...) -> None: ...
 
 class AttachReply(_message.Message):
     __slots__ = ("volume", "lineage", "epoch", "root", "exclusive", "writable_bytes", "shared", "read_only")

@@ -26,6 +26,8 @@ from redfs.core.errors import InvalidArgument
         ("suid,dev,nosuid", MountOptions(kernel=("dev", "nosuid"))),
         ("relatime", MountOptions(relatime=True)),
         ("relatime,noatime", MountOptions()),
+        ("shared", MountOptions(shared=True)),
+        ("ro,shared,noshared", MountOptions(read_only=True)),
         ("pool=host:7400,give_up_s=30,log_file=/l", MountOptions(pool="host:7400", give_up_s=30.0, log_file="/l")),
         ("_netdev,noauto,nofail,users,x-systemd.automount,X-mount.mkdir,comment=a,user=me", MountOptions()),
     ],
@@ -44,6 +46,7 @@ def test_a_mount_of_root_obeys_set_user_id_and_devices_unless_told_otherwise() -
     ("text", "says"),
     [
         ("rw,reltime", "unknown mount option 'reltime': did you mean 'relatime'"),
+        ("share", "unknown mount option 'share': did you mean 'shared'"),
         ("pol=x", "unknown mount option 'pol=x': did you mean 'pool'"),
         ("ro=1", "unknown mount option 'ro=1'"),
         ("pool=", "'pool' needs a value"),

@@ -11,7 +11,23 @@ from redfs.core.errors import WrongFormat
 from redfs.core.policy import Layout, Policy
 
 VOLUME = t.VolumeRow(
-    7, t.VolumeKind.SNAPSHOT, t.VolumeState.OK, 2, 2, 5, 1_700_000_000, Policy(4, 2), 1, 0, "v@s", "d", "red", 9, 6, "o"
+    7,
+    t.VolumeKind.SNAPSHOT,
+    t.VolumeState.OK,
+    2,
+    2,
+    5,
+    1_700_000_000,
+    Policy(4, 2),
+    1,
+    0,
+    "v@s",
+    "d",
+    "red",
+    9,
+    6,
+    "o",
+    True,
 )
 BLOCK = t.BlockRow(0x1122, 64, 100, 200, 1, 0xDEADBEEF, bytes(range(32)), 3)
 SEGMENT = t.SegmentRow(
@@ -27,7 +43,7 @@ STATS = t.StatsRow(1, 2, 3, 4, 5, 6, 7)
 GOLDEN = [
     (t.encode_volume, t.decode_volume, VOLUME,
      "01000000000000000703010000000000000002000000000000000200000000000000050000000065" "53f100"
-     "04020100" "0000000000000009" "0000000000000006" "0003764073" "000164" "0003726564" "00016f"),
+     "04020100" "0000000000000009" "0000000000000006" "01" "0003764073" "000164" "0003726564" "00016f"),
     (t.encode_block, t.decode_block, BLOCK,
      "01" "0000000000001122" "00000040" "00000064" "000000c8" "01" "00000000deadbeef"
      "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f" "0000000000000003"),

@@ -1,9 +1,9 @@
 """The exerciser by hand: `python -m tests.exerciser --folder DIR --seconds 600 --seed 1`.
 
 `--folder` names an empty folder in a mount; given twice, the second is the same folder on another host. With `--pool`
-and `--volume` the folder is the volume's own mount, and nodes are killed, the volume is remounted and rolled back
-meanwhile. A difference ends the run with exit code 1 and says program, step and seed; `--only PROGRAM --operations
-STEP` goes there again without the other programs.
+and `--volume` the folders are the volume's own mounts (several with --shared), and nodes are killed, the volume is
+remounted and rolled back meanwhile. A difference ends the run with exit code 1 and says program, step and seed;
+`--only PROGRAM --operations STEP` goes there again without the other programs.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ def main() -> int:
     parser.add_argument("--pool", type=Path, help="the folder of `redfs up`, for faults")
     parser.add_argument("--volume", help="the volume that is mounted on the folder, for faults")
     options = parser.parse_args()
-    if (options.pool is None) != (options.volume is None) or (options.pool and len(options.folder) > 1):
-        parser.error("faults need --pool and --volume, and one --folder")
+    if (options.pool is None) != (options.volume is None):
+        parser.error("faults need --pool and --volume")
     reference = options.reference or Path(tempfile.mkdtemp(prefix="exerciser-"))
     planned = plans(options.seed, options.folder, reference, options.trees, options.files)
     if options.only:
         planned = [plan for plan in planned if plan.name == options.only] or parser.error("no such program")
-    faults = Faults(options.pool, options.volume, options.folder[0], options.seed) if options.pool else None
+    faults = Faults(options.pool, options.volume, options.folder, options.seed) if options.pool else None
     print(f"seed {options.seed}")
     try:
         outcome = run(

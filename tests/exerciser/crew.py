@@ -45,12 +45,12 @@ class Plan(NamedTuple):
 
 
 def plans(seed: int, mounts: Sequence[Path], reference: Path | None, trees: int, files: int) -> list[Plan]:
-    """The programs of a run: some trees, the shared folder, some files; the k-th works on the k-th host."""
+    """The programs of a run: some trees, the k-th on the k-th host; the shared folder and some files on all of them."""
     names = [*(f"tree-{n}" for n in range(trees)), "shared", *(f"file-{n}" for n in range(files))]
     made = []
     for number, name in enumerate(names):
         kind = name.split("-")[0]
-        where = tuple(mounts) if kind == "shared" else (mounts[number % len(mounts)],)
+        where = (mounts[number % len(mounts)],) if kind == "tree" else tuple(mounts)
         own_seed = zlib.crc32(f"{seed} {name}".encode())
         made.append(Plan(name, kind, own_seed, where, reference / name if reference and kind != "file" else None))
     return made
@@ -150,7 +150,7 @@ def _serve_program(pipe: Connection, plan: Plan) -> None:
 def _made(plan: Plan, stack: ExitStack) -> TreeProgram | FileProgram:
     folders = [mount / plan.name for mount in plan.mounts]
     if plan.kind == "file":
-        return FileProgram(plan.seed, folders[0])
+        return FileProgram(plan.seed, folders)
     count = SHARED_HANDS if plan.kind == "shared" else 1
     reference = None
     if plan.reference:

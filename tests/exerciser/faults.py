@@ -1,9 +1,9 @@
 """What happens to the pool during a run, drawn from the run's seed.
 
 While programs work: a storage node is killed, or those that were are started again; the coordinator is killed and
-started again. Never are more nodes away than the volume tolerates. Between rounds: the volume is unmounted and mounted,
-kept in a snapshot, rolled back to it; or everything is synced, and the mount's process killed. Everything goes through
-the command line, as users do it.
+started again. Never are more nodes away than the volume tolerates. Between rounds: the volume is unmounted and mounted
+(on one of several hosts), kept in a snapshot, rolled back to it; or everything is synced, and the process of a mount
+killed. Everything goes through the command line, as users do it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from redfs.client.local_pool import LocalPool, process_is_alive, running_pid
@@ -27,12 +28,12 @@ BETWEEN = {"nothing": 6, "remount": 3, "snapshot": 3, "roll back": 2, "kill the 
 
 
 class Faults:
-    """Makes faults in a pool of `redfs up`, for a volume that is mounted on one folder."""
+    """Makes faults in a pool of `redfs up`, for a volume that is mounted on one folder, or shared by several."""
 
-    def __init__(self, pool: Path, volume: str, mount: Path, seed: int) -> None:
+    def __init__(self, pool: Path, volume: str, mounts: Sequence[Path], seed: int) -> None:
         self._local = LocalPool(pool)
         self._volume = volume
-        self._mount = mount
+        self._mounts = mounts
         self._random = random.Random(seed)
         self._away: list[int] = []
         self._snapshots = 0
@@ -65,7 +66,7 @@ class Faults:
         if what != "nothing":
             self.made.append(what)
         if what == "remount":
-            self.remount()
+            self.remount(self._random.choice(self._mounts))
         elif what == "snapshot":
             self._snapshots += 1
             self._redfs("snapshot", "create", self._snapshot())
@@ -78,19 +79,25 @@ class Faults:
         elif what == "kill the mount":
             crew.all("sync")
             crew.all("close_all")
-            self._kill_mount()
-            self._redfs("mount", self._volume, str(self._mount))
+            mount = self._random.choice(self._mounts)
+            self._kill_mount(mount)
+            self.mount(mount)
 
-    def remount(self) -> None:
+    def mount(self, mount: Path) -> None:
+        """Mounts, with others where there are several."""
+        self._redfs("mount", self._volume, str(mount), *(["--shared"] if len(self._mounts) > 1 else []))
+
+    def remount(self, mount: Path) -> None:
         """Unmounts and mounts."""
-        self._redfs("umount", str(self._mount))
-        self._redfs("mount", self._volume, str(self._mount))
+        self._redfs("umount", str(mount))
+        self.mount(mount)
 
     def end(self) -> None:
         """Everything up again, mounted anew, and proved."""
         self._redfs("up", "--no-console")
         self._away.clear()
-        self.remount()
+        for mount in self._mounts:
+            self.remount(mount)
 
     def check(self) -> None:
         """`redfs check --data` finds nothing."""
@@ -117,12 +124,12 @@ class Faults:
             assert time.monotonic() < deadline, f"process {pid} does not end"
             time.sleep(0.01)
 
-    def _kill_mount(self) -> None:
+    def _kill_mount(self, mount: Path) -> None:
         """kill -9: what was synced must be there after it."""
-        pid = next(mounted.pid for mounted in self._local.mounts() if Path(mounted.mountpoint) == self._mount)
+        pid = next(mounted.pid for mounted in self._local.mounts() if Path(mounted.mountpoint) == mount)
         os.kill(pid, signal.SIGKILL)
         self._wait_for_end(pid)
-        subprocess.run(["umount", "--lazy", str(self._mount)], check=True, timeout=COMMAND_S)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True, timeout=COMMAND_S)
 
     def _redfs(self, *words: str) -> None:
         command = [sys.executable, "-m", "redfs.client.cli.main", "--pool", str(self._local.folder), *words]

@@ -1,8 +1,9 @@
 """One program on one file: whatever can be done to bytes, each read compared with an array in memory.
 
 The file is open several times at once: plainly, for appending, and past the kernel's cache (O_DIRECT, where the file
-system offers it); and it is mapped. All must show the same bytes. What is not done: writing into a map behind the
-file's end, which means nothing.
+system offers it); and it is mapped. All must show the same bytes. On several hosts each operation is done by one that
+is drawn. What is not done: writing into a map behind the file's end, which means nothing; and on several hosts mapping
+a file without having looked at it since another one wrote.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import mmap
 import os
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.exerciser.operations import content
@@ -30,11 +31,13 @@ WEIGHTS = {
 
 
 class FileProgram:
-    """Random operations on the file at `path`."""
+    """Random operations on the file at `paths`: one, or one for each host."""
 
-    def __init__(self, seed: int, path: Path) -> None:
+    def __init__(self, seed: int, paths: Sequence[Path]) -> None:
         self.steps = 0
-        self._path = path
+        self._path = path = paths[0]
+        self._paths = paths
+        self._opened: dict[Path, tuple[int, int, int]] = {}
         self._random = random.Random(seed)
         self._data = bytearray()
         self._saved = b""
@@ -48,6 +51,8 @@ class FileProgram:
     def run(self, steps: int) -> None:
         """Does so many operations. Raises Different."""
         for _ in range(steps):
+            if len(self._paths) > 1:
+                self._path = self._random.choice(self._paths)
             self._open()
             name = self._random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             operation: Callable[[], None] = getattr(self, f"_{name}")
@@ -57,13 +62,15 @@ class FileProgram:
 
     def verify(self) -> None:
         """Reads all of it in every way. Raises Different."""
-        self._open()
-        self._last.append("read all")
-        self._same("read", 0, os.pread(self._plain, len(self._data) + 1, 0), len(self._data) + 1)
-        self._status()
-        if self._data:
-            with mmap.mmap(self._plain, len(self._data), prot=mmap.PROT_READ) as view:
-                self._same("map", 0, view[:], len(self._data))
+        for path in self._paths:
+            self._path = path
+            self._open()
+            self._last.append("read all")
+            self._same("read", 0, os.pread(self._plain, len(self._data) + 1, 0), len(self._data) + 1)
+            self._status()
+            if self._data:
+                with mmap.mmap(self._plain, len(self._data), prot=mmap.PROT_READ) as view:
+                    self._same("map", 0, view[:], len(self._data))
 
     def sync(self) -> None:
         """Makes everything durable."""
@@ -72,10 +79,11 @@ class FileProgram:
 
     def close_all(self) -> None:
         """Closes the file."""
-        for descriptor in (self._plain, self._appending, self._direct):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._plain = self._appending = self._direct = -1
+        for descriptors in self._opened.values():
+            for descriptor in descriptors:
+                if descriptor >= 0:
+                    os.close(descriptor)
+        self._opened.clear()
 
     def save(self) -> None:
         """Remembers everything as it is: the volume is kept in a snapshot."""
@@ -88,15 +96,18 @@ class FileProgram:
     # ------------------------------------------------------------ helpers
 
     def _open(self) -> None:
-        if self._plain >= 0:
-            return
-        self._plain = os.open(self._path, os.O_RDWR)
-        self._appending = os.open(self._path, os.O_WRONLY | os.O_APPEND)
-        try:
-            self._direct = os.open(self._path, os.O_RDWR | os.O_DIRECT)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
+        """Opens the file on the host that is drawn, where it is not open."""
+        if self._path not in self._opened:
+            plain = os.open(self._path, os.O_RDWR)
+            appending = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+            try:
+                direct = os.open(self._path, os.O_RDWR | os.O_DIRECT)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                direct = -1
+            self._opened[self._path] = plain, appending, direct
+        self._plain, self._appending, self._direct = self._opened[self._path]
 
     def _same(self, how: str, offset: int, got: bytes, length: int) -> None:
         expected = bytes(self._data[offset : offset + length])
@@ -220,6 +231,7 @@ class FileProgram:
             return
         offset = self._random.randrange(len(self._data))
         length = min(self._random.choice(LENGTHS), len(self._data) - offset)
+        self._look()
         with mmap.mmap(self._plain, len(self._data), prot=mmap.PROT_READ) as view:
             self._same("map", offset, view[offset : offset + length], length)
 
@@ -229,11 +241,17 @@ class FileProgram:
         offset = self._random.randrange(len(self._data))
         length = min(self._random.choice(LENGTHS), len(self._data) - offset)
         data = self._bytes("write into the map", offset, length)
+        self._look()
         with mmap.mmap(self._plain, len(self._data)) as view:
             view[offset : offset + length] = data
             if self._random.random() < 0.5:
                 view.flush()
         self._put(offset, data)
+
+    def _look(self) -> None:
+        """What another host wrote is in a map once the file was looked at."""
+        if len(self._paths) > 1:
+            os.fstat(self._plain)
 
     def _fsync(self) -> None:
         os.fsync(self._plain)

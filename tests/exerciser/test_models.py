@@ -128,13 +128,13 @@ def test_programs_have_their_own_seeds_and_share_the_hosts() -> None:
     hosts = [Path("/host-1"), Path("/host-2")]
     planned = plans(1, hosts, None, trees=2, files=1)
     assert [plan.name for plan in planned] == ["tree-0", "tree-1", "shared", "file-0"]
-    assert [len(plan.mounts) for plan in planned] == [1, 1, 2, 1]
+    assert [len(plan.mounts) for plan in planned] == [1, 1, 2, 2]
     assert len({plan.seed for plan in planned}) == 4
     assert plans(1, hosts, None, trees=1, files=0)[0].seed == planned[0].seed
 
 
 def test_a_file_of_the_machines_file_system_is_what_the_model_says(tmp_path: Path) -> None:
-    program = FileProgram(1, tmp_path / "file")
+    program = FileProgram(1, [tmp_path / "file"])
     program.run(400)
     program.verify()
     program.save()
@@ -148,7 +148,7 @@ def test_a_file_of_the_machines_file_system_is_what_the_model_says(tmp_path: Pat
 
 
 def test_another_byte_is_found(tmp_path: Path) -> None:
-    program = FileProgram(2, tmp_path / "file")
+    program = FileProgram(2, [tmp_path / "file"])
     program.run(200)
     data = bytearray((tmp_path / "file").read_bytes())
     data[len(data) // 2] ^= 1

@@ -21,6 +21,7 @@ from redfs.client.api import Pool
 from redfs.client.fs.config import Buffer, FsConfig
 from redfs.client.fs.copier import Copier
 from redfs.client.fs.following import SLACK_S, Following
+from redfs.client.fs.sharing import Sharing
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
 from redfs.coordinator import nodes
@@ -199,6 +200,12 @@ class Mount:
             await self.vfs.write(handle, at, content)
         await self.vfs.release(self._context(), handle)
 
+    async def open(self, path: str, flags: int) -> int:
+        return await self.vfs.open(self._context(), await self._ino(path), flags)
+
+    async def release(self, handle: int) -> None:
+        await self.vfs.release(self._context(), handle)
+
     async def truncate(self, path: str, size: int) -> None:
         await self.vfs.setattr(self._context(), await self._ino(path), size=size)
 
@@ -310,10 +317,10 @@ class World:
         """One of the API's calls, while the loop goes on."""
         return self.run(asyncio.to_thread(getattr(self.pool, name), *args, **kwargs))
 
-    async def mount(self, name: str, *, view: bool = False) -> Mount:
+    async def mount(self, name: str, *, view: bool = False, shared: bool = False) -> Mount:
         session = await CoordinatorSession.open(self.address, f"test:{name}", config=SessionConfig(give_up_s=10.0))
         try:
-            attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view))
+            attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view, shared=shared))
         except BaseException:
             await session.close()
             raise
@@ -323,7 +330,11 @@ class World:
         session.on_flush = vfs.on_flush
         session.on_hold = following.hold
         session.on_rebase = following.rebase
-        session.on_resumed = following.resumed
+        sharing = Sharing(session, vfs, NoKernel(), following)
+        session.on_recall = sharing.recall
+        session.on_alone = sharing.alone
+        session.on_forget = sharing.forget
+        session.on_resumed = sharing.resumed
         vfs.on_rolled_back = following.refused
         session.on_lapsed = vfs.on_lapsed
         session.on_gone = vfs.on_gone

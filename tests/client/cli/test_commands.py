@@ -89,6 +89,21 @@ def test_deleting_says_who_has_it_mounted_and_what_descends_from_it(
     assert coordinator.calls[-1] == pb.VolumeDelete(name="photos@one")
 
 
+def test_a_volume_can_be_made_one_that_hosts_share(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
+    redfs("volume", "create", "photos", "--shared")
+    assert coordinator.calls[-1] == pb.VolumeCreate(name="photos", shared=True)
+    coordinator.volumes["photos"].shared = True
+    coordinator.volumes["photos"].in_shared_mode = True
+    info = redfs("volume", "info", "photos").out.splitlines()
+    assert any(line.startswith("shared ") for line in info)
+    assert any(line.startswith("mode ") and "shared" in line for line in info)
+    redfs("volume", "set", "photos", "--no-shared")
+    assert coordinator.calls[-1] == pb.VolumeSet(name="photos", shared=False)
+    redfs("clone", "photos", "other", "--no-shared")
+    assert coordinator.calls[-1] == pb.VolumeClone(source="photos", name="other", settings=pb.VolumeSet(shared=False))
+    assert "--shared" in redfs("volume", "set", "photos").err
+
+
 def test_verbs_refuse_what_the_other_noun_is_for(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
     redfs("volume", "create", "photos")
     redfs("snapshot", "create", "photos@one")

@@ -186,6 +186,8 @@ function facts(volume) {
     if (volume.minimum_nodes) add("Least nodes", String(volume.minimum_nodes));
     add("Compression", volume.compression);
     if (volume.kind === "live") add("Quota", volume.quota_bytes ? quota(volume) : "no limit");
+    if (volume.in_shared_mode) add("Shared", "by several hosts now");
+    else if (volume.shared) add("Shared", "several hosts may write");
     if (volume.schedule_id) add("Made by", scheduleName(volume));
     if (volume.origin) add("Received", h("span", { class: "mono small" }, volume.origin));
     volume.mounts.forEach((mount, index) => add(index ? `Mount ${index + 1}` : "Mounted by", h("span", { class: "mono small" }, mount)));

@@ -15,7 +15,7 @@ const NAME_HINT = "Letters, digits, . _ and -";
 
 /** Fields for settings. `compact`: what differs from the source, none needed. */
 function settingsFields(form, volume, { isNew = false } = {}) {
-  const from = isNew ? { protection: "", compression: "zstd", minimum_nodes: 0, quota_bytes: 0 } : volume;
+  const from = isNew ? { protection: "", compression: "zstd", minimum_nodes: 0, quota_bytes: 0, shared: false } : volume;
   return [
     textField(form.key, "protection", "Protection", {
       initial: from.protection,
@@ -41,6 +41,10 @@ function settingsFields(form, volume, { isNew = false } = {}) {
       placeholder: "as the protection needs",
       hint: "Lower lets writing go on with less protection while nodes are down",
     }),
+    selectField(form.key, "shared", "Hosts that may write at once", [["no", "one"], ["yes", "several"]], {
+      initial: from.shared ? "yes" : "no",
+      hint: "Several see each other's changes at once, and write slower",
+    }),
   ];
 }
 
@@ -59,6 +63,9 @@ function changedSettings(values, before, custom) {
     const bytes = parseSize(values.quota);
     if (Number.isNaN(bytes)) throw new Error(`'${values.quota}' is no size: write it like 500 GiB, or nothing for no limit`);
     changes.quota_bytes = bytes;
+  }
+  if (values.shared !== undefined && (values.shared === "yes") !== Boolean(before.shared)) {
+    changes.shared = values.shared === "yes";
   }
   if (values.minimum_nodes !== undefined) {
     const typed = values.minimum_nodes.trim();

@@ -23,7 +23,7 @@ GIB = 1 << 30
 START_NS = time.time_ns() - 26 * 3600 * 10**9
 STEP_NS = 3_600_000_000_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}\Z")
-SETTINGS = ("protection", "description", "color", "compression", "minimum_nodes", "quota_bytes")
+SETTINGS = ("protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "shared")
 
 
 def encode(path: str) -> str:
@@ -74,6 +74,7 @@ class FakePool:
             "volume_id": self.next_id, "kind": kind, "name": name, "parent_id": parent_id, "state": "ok",
             "created_ns": self.now_ns, "protection": "ec:4+2", "description": "", "color": "", "compression": "zstd",
             "minimum_nodes": 0, "mounts": [], "quota_bytes": 0, "schedule_id": 0, "origin": "", "allowed": [],
+            "shared": False, "in_shared_mode": False,
             "usage": {"logical_bytes": 0, "stored_bytes": 0, "logical_alone_bytes": 0, "stored_alone_bytes": 0},
         }  # fmt: skip
         volume.update(settings)

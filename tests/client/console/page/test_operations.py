@@ -180,9 +180,13 @@ class TestProperties:
         page.get_by_label("Compression").select_option("none")
         page.get_by_label("Quota").fill("2T")
         page.get_by_label("Least number of nodes to write").fill("2")
+        page.get_by_label("Hosts that may write at once").select_option("several")
         submit(page)
         wait_until_done(page)
-        body = {"protection": "ec:8+3", "compression": "none", "quota_bytes": 2048 * GIB, "minimum_nodes": 2}
+        body = {
+            "protection": "ec:8+3", "compression": "none", "quota_bytes": 2048 * GIB, "minimum_nodes": 2,
+            "shared": True,
+        }  # fmt: skip
         assert visit.changes() == [("PATCH", "/volumes/photos", body)]
 
     def test_a_snapshot_has_only_colour_and_description(self, visit: Visit) -> None:
