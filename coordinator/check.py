@@ -43,6 +43,7 @@ from redfs.core.tables import (
     DEDUPE,
     DOOMED,
     OPEN_SEGMENTS,
+    OPERATIONS,
     SEGMENTS,
     SESSIONS,
     BlockRow,
@@ -254,6 +255,10 @@ def _check_segments(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counte
         raw_row = kv.get(SEGMENTS, u64_key(segment))
         if raw_row is None or decode_segment(raw_row).state != SegmentState.OPEN:
             yield f"segment {segment:#x} is listed as open for session {session} and is not"
+    for key, _ in kv.scan(OPERATIONS, b"", ALL_U64 * 2):
+        session, number = split_pair(key)
+        if kv.get(SESSIONS, u64_key(session)) is None:
+            yield f"the answer of operation {number} is kept for session {session}, which has ended"
 
 
 def _check_open(kv: ReadKv, segment: int, row: SegmentRow, live_bytes: int) -> Iterator[str]:

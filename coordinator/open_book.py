@@ -26,20 +26,21 @@ class OpenBook:
         self._sessions: dict[int, dict[int, set[int]]] = {}
         """volume -> inode -> sessions."""
         self._inodes: dict[tuple[int, int], set[int]] = {}
-        """(volume, session) -> inodes; a key for each that has declared, also without any."""
+        """(volume, session) -> inodes."""
+        self._declared: set[tuple[int, int]] = set()
+        """(volume, session) of those that said all that they had open when this process began, or began after it."""
 
     def declare(self, volume_id: int, session_id: int, inodes: Iterable[int] = ()) -> None:
-        """Replaces what is known of a session."""
+        """A session says what it has open. What it told before stays: it may be opening more meanwhile."""
         with self._lock:
-            self._leave(volume_id, session_id)
-            self._inodes[volume_id, session_id] = set()
+            self._declared.add((volume_id, session_id))
             for ino in inodes:
                 self._enter(volume_id, session_id, ino)
 
     def has_declared(self, volume_id: int, session_id: int) -> bool:
         """Whether the session said what it has open since this process began."""
         with self._lock:
-            return (volume_id, session_id) in self._inodes
+            return (volume_id, session_id) in self._declared
 
     def enter(self, volume_id: int, session_id: int, ino: int) -> None:
         """A session opens an inode. Safe to repeat."""
@@ -55,7 +56,9 @@ class OpenBook:
     def end(self, volume_id: int, session_id: int) -> None:
         """A session has the volume no more, or holds it alone and knows by itself."""
         with self._lock:
-            self._leave(volume_id, session_id)
+            self._declared.discard((volume_id, session_id))
+            for ino in self._inodes.pop((volume_id, session_id), ()):
+                self._forget(volume_id, session_id, ino)
 
     def open_inodes(self, volume_id: int) -> frozenset[int]:
         """Inodes that somebody has open."""
@@ -84,10 +87,6 @@ class OpenBook:
     def _enter(self, volume_id: int, session_id: int, ino: int) -> None:
         self._inodes.setdefault((volume_id, session_id), set()).add(ino)
         self._sessions.setdefault(volume_id, {}).setdefault(ino, set()).add(session_id)
-
-    def _leave(self, volume_id: int, session_id: int) -> None:
-        for ino in self._inodes.pop((volume_id, session_id), ()):
-            self._forget(volume_id, session_id, ino)
 
     def _forget(self, volume_id: int, session_id: int, ino: int) -> None:
         inodes = self._sessions.get(volume_id, {})

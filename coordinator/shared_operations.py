@@ -7,7 +7,7 @@ else; the open book is changed at once, which is harmless where the command fail
 
 Takes the messages of cluster.proto as they are: they say nothing else than a plain copy would. Raises FsError, which
 leaves nothing behind; LeaseLapsed, Busy, NotAllowed (see `sessions.require_shared`), RolledBack, NoSpace (quota),
-CommitRefused (blocks that are not stored), InvalidArgument.
+Unavailable (the same, while deleted data is being freed), CommitRefused (blocks that are not stored), InvalidArgument.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, undec
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
 from redfs.core import namespace as engine
-from redfs.core.errors import FsError, InvalidArgument, NoSpace, RolledBack
+from redfs.core.errors import FsError, InvalidArgument, NoSpace, RolledBack, Unavailable
 from redfs.core.namespace import Context, Entry, Removed, WriteSet
 from redfs.core.namespace.opening import O_TRUNC, create_or_open, open_inode
 from redfs.core.records import (
@@ -45,7 +45,7 @@ from redfs.core.records import (
     split_slot_object,
 )
 from redfs.core.slots import logical_bytes
-from redfs.core.tables import JobKind, OperationRow, VolumeRow
+from redfs.core.tables import JOBS, JobKind, OperationRow, VolumeRow, is_paused_job, job_key
 from redfs.core.versions.reader import check_object
 from redfs.proto.gen import cluster_pb2 as pb
 
@@ -121,11 +121,17 @@ def require_lineage(volume: VolumeRow, lineage: int) -> None:
 
 
 def require_quota(txn: Txn, volume: VolumeRow, growth_bytes: int) -> None:
-    """Raises NoSpace where the quota does not leave room for so many more logical bytes."""
+    """Raises NoSpace where the quota does not leave room for so many more logical bytes.
+
+    Unavailable while data that was deleted in the volume is being freed: then there may be room in a moment.
+    """
     if growth_bytes <= 0:
         return
     left = quota_left(txn.kv, volume)
     if left is not None and growth_bytes > left:
+        freeing = txn.kv.get(JOBS, job_key(JobKind.REAP, volume.volume_id))
+        if freeing is not None and not is_paused_job(freeing):
+            raise Unavailable(f"the quota of {volume.name!r} is reached, and deleted data is being freed: try again")
         raise NoSpace(f"the quota of {volume.name!r} is reached: delete files in it, or raise the quota")
 
 

@@ -140,7 +140,7 @@ def info(name: str) -> None:
             ("compression", found.compression),
             ("minimum nodes", str(found.minimum_nodes or "as the policy says")),
             ("quota", output.size(found.quota_bytes) if found.quota_bytes else ""),
-            ("shared", "every mount of it, where not asked for otherwise" if found.shared else ""),
+            ("shared", "several hosts may mount it and write" if found.shared else ""),
             ("mode", _mode(found)),
             *_usage_rows(found),
             ("color", found.color),

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from redfs.coordinator import commits, nodes, reads, segments, sessions, volumes
-from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.commits import CommitRequest, Record
+from redfs.coordinator.new_data import SegmentLayout
 from redfs.coordinator.reads import reader_of
 from redfs.coordinator.requests import node_list_for_people
 from redfs.coordinator.status import pool_status

@@ -18,9 +18,10 @@ import xxhash
 
 from redfs.coordinator import check, commits, nodes, segments, sessions, volumes
 from redfs.coordinator.cluster import Report
-from redfs.coordinator.commits import CommitRequest, Record, SegmentLayout
+from redfs.coordinator.commits import CommitRequest, Record
 from redfs.coordinator.coordinator import Coordinator
 from redfs.coordinator.environment import CoordinatorConfig
+from redfs.coordinator.new_data import SegmentLayout
 from redfs.coordinator.reads import locate, reader_of
 from redfs.coordinator.store import MemoryStore
 from redfs.core.erasure import code
