@@ -11,6 +11,7 @@ Fails with NetworkFailed, which names the command.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -26,6 +27,8 @@ PREFIX = "rh"
 _OURS = re.compile(rf"{PREFIX}(\d+)[bhrsn]\d*$")
 MAX_HOSTS = 9
 BRIDGE_MAC = "02:72:65:64:66:73"
+_TRIAL = 99
+"""The number of a namespace that is made to see whether it can be."""
 NETWORKS = 200
 """Tried, one after the other, for one that no interface of the machine has."""
 
@@ -45,6 +48,7 @@ def command(*words: str) -> str:
     return done.stdout
 
 
+@functools.cache
 def why_no_network() -> str | None:
     """What is missing for namespaces of hosts, or None."""
     if os.geteuid() != 0:
@@ -52,15 +56,15 @@ def why_no_network() -> str | None:
     for program in ("ip", "nsenter"):
         if shutil.which(program) is None:
             return f"there is no program `{program}` (packages iproute2 and util-linux)"
-    name = f"{PREFIX}{os.getpid()}n0"
+    name, cable = f"{PREFIX}{os.getpid()}n{_TRIAL}", f"{PREFIX}{os.getpid()}h{_TRIAL}"
     try:
         command("ip", "netns", "add", name)
-        command("ip", "link", "add", f"{PREFIX}{os.getpid()}h0", "type", "veth", "peer", "name", "eth0", "netns", name)
+        command("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
     except NetworkFailed as error:
         return f"network namespaces are not allowed here ({error})"
     finally:
-        with contextlib.suppress(NetworkFailed):
-            command("ip", "netns", "del", name)
+        # The cable by itself: with its namespace it would go some time later.
+        _try_all([("ip", "link", "del", cable), ("ip", "netns", "del", name)])
     return None
 
 
