@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from stat import S_ISGID, S_IXGRP
 from time import perf_counter_ns
@@ -247,9 +248,10 @@ class FuseAdapter(pyfuse3.Operations):
             groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
 
-    def _file_info(self, handle: int, ino: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+        # Through its pages, the kernel sends an append in pieces where the last page is not in memory.
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=bool(flags & os.O_APPEND))
 
     def _folder_handle(self, handle: int) -> int:
         return handle
@@ -380,11 +382,11 @@ class FuseAdapter(pyfuse3.Operations):
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
         handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
-        return self._file_info(handle, entry.ino), self._attributes(*entry)
+        return self._file_info(handle, entry.ino, flags), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode)
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode, flags)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
