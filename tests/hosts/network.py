@@ -53,7 +53,7 @@ def why_no_network() -> str | None:
     """What is missing for namespaces of hosts, or None."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program in ("ip", "nsenter"):
+    for program in ("ip", "tc", "nsenter"):
         if shutil.which(program) is None:
             return f"there is no program `{program}` (packages iproute2 and util-linux)"
     name, cable = f"{PREFIX}{os.getpid()}n{_TRIAL}", f"{PREFIX}{os.getpid()}h{_TRIAL}"
@@ -114,6 +114,7 @@ class Network:
         self._base = f"{PREFIX}{os.getpid()}"
         self._relays: dict[int, subprocess.Popen[str]] = {}
         self._slowed: set[int] = set()
+        self._muted: set[int] = set()
         clear_leftovers()
         self._network = _free_network()
         self.address = f"{self._network}.1"
@@ -149,8 +150,6 @@ class Network:
         command("ip", "link", "set", interface, "up")
 
     def _try_netem(self) -> bool:
-        if shutil.which("tc") is None:
-            return False
         try:
             command("tc", "qdisc", "add", "dev", self._outer(0), "root", "netem", "delay", "1ms")
             command("tc", "qdisc", "del", "dev", self._outer(0), "root")
@@ -179,13 +178,24 @@ class Network:
         """Plugs it in again."""
         command("ip", "link", "set", self._outer(host), "up")
 
+    def mute(self, host: int) -> None:
+        """Loses everything that the pool sends to the host, and nothing of what the host sends."""
+        command("tc", "qdisc", "replace", "dev", self._outer(host), "root", "pfifo", "limit", "0")
+        self._muted.add(host)
+
+    def unmute(self, host: int) -> None:
+        """Ends `mute`; nothing where it never began."""
+        if host in self._muted:
+            self._muted.discard(host)
+            _try_all([("tc", "qdisc", "del", "dev", self._outer(host), "root")])
+
     def slow_down(self, host: int, delay_s: float, loss: float, seed: int) -> None:
         """Delays and loses the host's packets, in both directions, until `speed_up`."""
         self.speed_up(host)
         self._slowed.add(host)
         if self.has_netem:
             how = ("root", "netem", "delay", f"{delay_s * 1000:.1f}ms", f"{delay_s * 500:.1f}ms", "loss", f"{loss:.1%}")
-            command("tc", "qdisc", "add", "dev", self._outer(host), *how)
+            command("tc", "qdisc", "replace", "dev", self._outer(host), *how)  # a host that is mute is so no longer
             command(*self.inside(host), "tc", "qdisc", "add", "dev", "eth0", *how)
             return
         near, far = f"{self._base}r{host}", f"{self._base}s{host}"
@@ -228,6 +238,7 @@ class Network:
     def heal(self) -> None:
         """Every host is connected, and as fast as it can be."""
         for host in range(self.hosts):
+            self.unmute(host)
             self.speed_up(host)
             self.join(host)
 

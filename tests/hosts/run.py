@@ -127,7 +127,13 @@ class Faults:
             self._stop.wait(fault.for_s)
             rig.start_node(fault.node)
         elif fault.kind == "coordinator":
+            if fault.mute_s:
+                for each in range(HOSTS):
+                    rig.network.mute(each)
+                self._stop.wait(fault.mute_s)
             rig.kill("coordinator")
+            for each in range(HOSTS):
+                rig.network.unmute(each)
             self._stop.wait(fault.for_s)
             rig.start_coordinator()
         else:

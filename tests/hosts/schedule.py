@@ -62,6 +62,8 @@ class Fault(NamedTuple):
     delay_s: float = 0.0
     loss: float = 0.0
     node: int = 0
+    mute_s: float = 0.0
+    """Before the coordinator is killed, its answers are lost for so long: what it did must not be done again."""
 
 
 class Schedule(NamedTuple):
@@ -84,6 +86,8 @@ class Schedule(NamedTuple):
 
 def _said(fault: Fault) -> str:
     what = f"{fault.kind} {fault.node}" if fault.kind == "node" else fault.kind
+    if fault.mute_s:
+        what += f" (mute for {fault.mute_s:.1f} s)"
     return f"{what} at {fault.at_s:.1f} for {fault.for_s:.1f} s"
 
 
@@ -154,4 +158,6 @@ def _faults_of_pool(rng: random.Random, nodes: int) -> tuple[Fault, ...]:
     if rng.random() < 0.5:
         return ()
     kind = rng.choices(("node", "coordinator"), (2, 1))[0]
-    return (Fault(round(rng.uniform(0.3, 3.0), 2), kind, round(rng.uniform(*SHORT_S), 2), node=rng.randrange(nodes)),)
+    at_s, for_s = round(rng.uniform(0.3, 3.0), 2), round(rng.uniform(*SHORT_S), 2)
+    node, mute_s = rng.randrange(nodes), rng.choice((0.0, 0.2, 0.6))
+    return (Fault(at_s, kind, for_s, node=node, mute_s=mute_s if kind == "coordinator" else 0.0),)
