@@ -53,13 +53,11 @@ def enter(txn: Txn, session_id: int, volume_id: int, ino: int) -> None:
 
 
 def declare_open(txn: Txn, session_id: int, volume_id: int, inodes: Sequence[int]) -> list[int]:
-    """A session says what it has open, instead of what was known; those that are gone. Safe to repeat.
-
-    Must come before the session's operations on a new stream, and name what those under way have opened.
-    """
+    """A session says what it has open, besides what it told before; those that are gone. Safe to repeat."""
     require_session(txn, session_id)
     volume = require_shared(txn.kv, session_id, volume_id, write=False)
-    if len(inodes) > MAX_OPEN_INODES:
+    # Twice the bound, because a repetition names what is in the book already.
+    if len(inodes) + txn.env.open_book.count(volume_id, session_id) > 2 * MAX_OPEN_INODES:
         raise InvalidArgument(f"one mount has at most {MAX_OPEN_INODES} files open")
     epoch = txn.versions.head_epoch(volume.lineage)
     gone = [ino for ino in inodes if txn.versions.get(volume.lineage, epoch, *inode_key(ino)) is None]

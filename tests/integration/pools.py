@@ -148,7 +148,11 @@ class RunningPool:
     def clear_dead_mounts(self) -> None:
         """Takes mounts away whose process is gone or hangs."""
         for where in mountpoints_below(self.folder):
-            subprocess.run(["umount", "--lazy", str(where)], check=False, capture_output=True, timeout=WAIT_S)
+            self.clear_dead_mount(where)
+
+    def clear_dead_mount(self, where: Path) -> None:
+        """Takes one such mount away."""
+        subprocess.run(["umount", "--lazy", str(where)], check=False, capture_output=True, timeout=WAIT_S)
 
     # ------------------------------------------------------------ what is stored
 
