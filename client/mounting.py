@@ -231,8 +231,11 @@ def _reported(code: int, message: str) -> RedfsError:
     return InternalError(message)
 
 
-def unmount(mountpoint: Path) -> None:
+def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
     """Unmounts and returns when everything is durable and the mount's process has gone.
+
+    `lazy` takes the mount away from its folder at once, also while it is in use, and waits for nothing: the process
+    goes on until the last who uses it is done. `force` also ends requests that hang.
 
     Raises NotFound (nothing is mounted there), Busy (in use), Unavailable (not everything could be saved).
     """
@@ -253,15 +256,18 @@ def unmount(mountpoint: Path) -> None:
         _umount(path, lazy=True)
         record_path(path).unlink(missing_ok=True)
         return
-    _umount(path, lazy=False)
+    _umount(path, lazy=lazy, force=force)
+    if lazy:
+        return
     if record is not None:
         _wait_for_end(record)
     _raise_loss(path)
 
 
-def _umount(path: Path, *, lazy: bool) -> None:
+def _umount(path: Path, *, lazy: bool, force: bool = False) -> None:
     if os.geteuid() == 0:
-        command = ["umount", *(["-l"] if lazy else []), str(path)]
+        # -i: without the helper umount.fuse.redfs, which may be what called this.
+        command = ["umount", "-i", *(["-l"] if lazy else []), *(["-f"] if force else []), str(path)]
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
     try:

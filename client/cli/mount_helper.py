@@ -19,7 +19,9 @@ from redfs.core.errors import InvalidArgument, RedfsError
 WRONG_CALL, FAILED = 1, 32
 
 
-class _Parser(argparse.ArgumentParser):
+class HelperParser(argparse.ArgumentParser):
+    """Raises InvalidArgument for what it does not understand."""
+
     def error(self, message: str) -> None:  # type: ignore[override]  # raises, as the original exits
         raise InvalidArgument(message)
 
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="mount.fuse.redfs", description="Mounts a RedFS volume for mount(8).", allow_abbrev=False)
+    parser = HelperParser(prog="mount.fuse.redfs", description="Mounts a RedFS volume for mount(8).", allow_abbrev=False)
     parser.add_argument("volume", metavar="VOLUME[@SNAPSHOT]")
     parser.add_argument("folder", metavar="DIR")
     parser.add_argument("-o", dest="options", action="append", default=[], help="options, separated by commas")

@@ -56,8 +56,8 @@ class Engine(Protocol):
 
     async def listxattr(self, ino: int) -> list[bytes]: ...
 
-    def lacks_capability(self, ino: int) -> bool:
-        """Whether it is known without a round trip that security.capability is not set."""
+    def lacks_attribute(self, ino: int, name: bytes) -> bool:
+        """Whether it is known without a round trip that an extended attribute is not set."""
         ...
 
     async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:

@@ -1,10 +1,11 @@
 """FUSE over the vfs: decode a request, call once, map errors. pyfuse3 on asyncio.
 
-What the kernel does and what is answered for it: a getxattr of security.capability before every write is answered from
-a bit of the inode; entries and attributes may be kept by the kernel for a second where this mount alone changes the
-volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens for the same reason. The
-kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is
-invalidated from here (`kernel_cache.py` does that, after a roll-back).
+What the kernel does and what is answered for it: a getxattr of security.capability before every write, and of ACLs where
+it checks permissions (for the top of the mount at every path that a user other than root walks, as it keeps no answer
+for that one), are answered from a bit of the inode; entries and attributes may be kept by the kernel for a second where
+this mount alone changes the volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens
+for the same reason. The kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is
+not used, and nothing is invalidated from here (`kernel_cache.py` does that, after a roll-back).
 
 A request passes the vfs's gate: it waits while that is closed for a roll-back, while the lease is old, or the
 coordinator away, and fails with EIO after `give_up_s`. An error that nobody expected is logged with its trace and is
@@ -48,6 +49,7 @@ from redfs.core.errors import (
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context
 from redfs.core.namespace.acls import ACCESS, DEFAULT
+from redfs.core.namespace.xattrs import CAPABILITY
 from redfs.core.records import Inode
 
 log = logging.getLogger("redfs.fs")
@@ -77,7 +79,8 @@ STATFS_BLOCK_BYTES = 4096
 SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
-_CAPABILITY = b"security.capability"
+_ASKED_OFTEN = frozenset((CAPABILITY, ACCESS, DEFAULT))
+"""Attributes that the kernel asks for by itself."""
 _TRUSTED = b"trusted."
 """Only root sees these; the kernel lets others neither read nor set them."""
 _ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
@@ -350,7 +353,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        if name == _CAPABILITY and self.vfs.lacks_capability(inode):
+        if name in _ASKED_OFTEN and self.vfs.lacks_attribute(inode, name):
             raise FsError(errno.ENODATA)
         check_attribute(name)
         return await self.vfs.getxattr(inode, name)

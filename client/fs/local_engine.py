@@ -37,7 +37,8 @@ from redfs.client.fs.write_log import WriteLog
 from redfs.core import namespace as engine
 from redfs.core.errors import FsError, RedfsError
 from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome, Removed, Renamed
-from redfs.core.records import INODE_HAS_CAPABILITY, Inode, Slot, Xattr, inode_key
+from redfs.core.namespace.xattrs import xattr_flag
+from redfs.core.records import Inode, Slot, Xattr, inode_key
 from redfs.core.slots import logical_bytes
 
 log = logging.getLogger("redfs.fs")
@@ -164,9 +165,9 @@ class LocalEngine:
     async def listxattr(self, ino: int) -> list[bytes]:
         return (await self._look(engine.listxattr, ino)).value
 
-    def lacks_capability(self, ino: int) -> bool:
+    def lacks_attribute(self, ino: int, name: bytes) -> bool:
         inode = cast("Inode | None", self.metadata.peek(inode_key(ino)))
-        return inode is not None and not inode.flags & INODE_HAS_CAPABILITY
+        return inode is not None and not inode.flags & xattr_flag(name)
 
     async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
         """Entries that change while a folder is listed appear as they are now; all others exactly once."""

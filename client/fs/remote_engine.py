@@ -131,7 +131,7 @@ class RemoteEngine:
     async def listxattr(self, ino: int) -> list[bytes]:
         return list((await self._look("listxattr", ino=ino)).names)
 
-    def lacks_capability(self, ino: int) -> bool:
+    def lacks_attribute(self, ino: int, name: bytes) -> bool:
         """Somebody else may have set it just now."""
         return False
 

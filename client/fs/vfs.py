@@ -176,9 +176,9 @@ class Vfs:
         """The names of all attributes."""
         return await self.engine.listxattr(ino)
 
-    def lacks_capability(self, ino: int) -> bool:
-        """Whether it is known without a round trip that security.capability is not set."""
-        return self.engine.lacks_capability(ino)
+    def lacks_attribute(self, ino: int, name: bytes) -> bool:
+        """Whether it is known without a round trip that an extended attribute is not set."""
+        return self.engine.lacks_attribute(ino, name)
 
     async def statfs(self) -> Space:
         """The space of the volume, at most `statfs_s` old."""

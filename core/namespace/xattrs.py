@@ -46,7 +46,7 @@ def getxattr(view: View, ino: int, name: bytes) -> Outcome[bytes]:
     _check_name(name)
     key = inode_key(ino)
     record: Any = view.peek(key)
-    if record is not None and not record.flags & _flag_of(name):
+    if record is not None and not record.flags & xattr_flag(name):
         raise FsError(ENODATA)
     attr_hash = name_hash(hash_seed(view, key), name)
     records: list[Any] = view.get_many((key, xattr_key(ino, attr_hash)))
@@ -104,7 +104,7 @@ def _set(view: View, ctx: Context, ino: int, name: bytes, value: bytes, flags: i
                 values_bytes += len(attr.value)
     if names_bytes > MAX_XATTR_LIST_BYTES or names_bytes + values_bytes > MAX_XATTRS_BYTES:
         raise FsError(ENOSPC, "the extended attributes of one file are limited to 64 KiB of names and 1 MiB in all")
-    changed = inode._replace(flags=inode.flags | INODE_HAS_XATTRS | _flag_of(name), ctime_ns=ctx.now_ns)
+    changed = inode._replace(flags=inode.flags | INODE_HAS_XATTRS | xattr_flag(name), ctime_ns=ctx.now_ns)
     return Outcome(changed, {xattr_key(ino, attr_hash): (*others, Xattr(name, value)), inode_key(ino): changed})
 
 
@@ -214,7 +214,7 @@ def _all(view: View, ino: int, inode: Inode) -> Buckets:
     return view.xattrs(ino) if inode.flags & INODE_HAS_XATTRS else []
 
 
-def _flag_of(name: bytes) -> int:
+def xattr_flag(name: bytes) -> int:
     """The inode flag that is set whenever the attribute exists."""
     return INODE_HAS_CAPABILITY if name == CAPABILITY else INODE_HAS_XATTRS
 

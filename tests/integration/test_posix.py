@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import mmap
 import os
 import shutil
@@ -80,22 +81,42 @@ def as_user(uid: int, groups: list[int], call: Callable[[], object]) -> str:
 # ---------------------------------------------------------------- mount(8)
 
 
-@pytest.fixture
-def mount8(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Runs a script in which mount(8) finds the helper: it lies over /sbin/mount.fuse in a namespace of its own."""
-    mount_fuse = Path("/sbin/mount.fuse")
-    if os.geteuid() != 0 or not mount_fuse.exists() or shutil.which("unshare") is None:
-        pytest.skip("needs root, fuse3 and unshare")
-    helper = tmp_path / "helper"
+ROOT = Path(__file__).resolve().parents[2]
+HELPERS = {
+    "mount.fuse.redfs": "mount_helper", "mount.redfs": "mount_helper",
+    "umount.fuse.redfs": "umount_helper", "umount.fuse": "umount_helper",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As much of a checkout as `scripts/setup --sbin` needs, installed, and a copy of /sbin for it to fill."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare")
+    top = tmp_path_factory.mktemp("checkout")
+    for name in ("scripts/setup", "pyproject.toml"):
+        (top / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, top / name)
+    programs = top / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").symlink_to(sys.executable)
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    (top / ".venv" / "redfs-installed").write_text(f"run {wanted}\n")
     path = ":".join(path for path in sys.path if path)
-    helper.write_text(
-        f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m redfs.client.cli.mount_helper "$@"\n',
-        encoding="utf-8",
-    )
-    helper.chmod(0o755)
+    for name, module in HELPERS.items():
+        text = f'#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -m redfs.client.cli.{module} "$@"\n'
+        (programs / name).write_text(text, encoding="utf-8")
+        (programs / name).chmod(0o755)
+    shutil.copytree("/sbin", top / "sbin", symlinks=True)
+    return top
+
+
+@pytest.fixture
+def mount8(checkout: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Runs a script after `scripts/setup --sbin`, in a mount namespace with an /sbin of its own."""
 
     def run(script: str) -> subprocess.CompletedProcess[str]:
-        prepared = f"set -e; mount --bind {helper} {mount_fuse.resolve()}; {script}"
+        prepared = f"set -e; mount --bind {checkout}/sbin /sbin; {checkout}/scripts/setup run --sbin >&2; {script}"
         return subprocess.run(
             ["unshare", "--mount", "sh", "-c", prepared], capture_output=True, text=True, check=False, timeout=120
         )
@@ -149,6 +170,46 @@ def test_mount8_says_what_is_wrong(
     done = mount8(f"mkdir {empty}; mount -t fuse.redfs nowhere {empty} -o pool={pool.local.folder}")
     assert done.returncode == 32
     assert "nowhere" in done.stderr
+
+
+def test_setup_links_the_helpers_once(mount8: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    done = mount8(f"cd /sbin; for name in {' '.join(HELPERS)}; do test -x $name; readlink $name; done")
+    assert done.returncode == 0, done.stderr
+    assert [Path(line).name for line in done.stdout.split()] == list(HELPERS)
+    assert mount8("true").stderr == "", "the second time there is nothing to do"
+
+
+def test_umount8_returns_when_all_is_safe(
+    pool: RunningPool, tmp_path: Path, mount8: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    pool.redfs("volume", "create", "leaving", "--protect", "ec:2+1")
+    where = tmp_path / "leaving"
+    where.mkdir()
+    path = ":".join(path for path in sys.path if path)
+    record = f"PYTHONPATH={path} {sys.executable} -c \"from redfs.client.mounting import *; print({{}})\""
+    pid = record.format(f"find_record(Path('{where}')).pid")
+    left = record.format("process_started($pid)")
+    done = mount8(
+        f"mount -t fuse.redfs redfs:leaving {where} -o pool={pool.local.folder}; pid=$({pid});"
+        f" head -c 50000000 /dev/urandom | tee {where}/file | sha256sum;"
+        f" sh -c 'cd {where} && umount {where}' 2>&1 || echo $?;"
+        f" umount {where}; {left}; umount {where} 2>&1 || echo $?"
+    )
+    assert done.returncode == 0, done.stderr
+    digest, busy, code, still_there, again, last = done.stdout.splitlines()
+    assert (code, last) == ("32", "32")
+    assert f"umount.fuse.redfs: {where} is in use" in busy
+    assert still_there == "None", "umount returned before the mount's process had stored everything"
+    assert "not mounted" in again
+    stored = hashlib.sha256((pool.mount("leaving") / "file").read_bytes()).hexdigest()
+    assert digest.split()[0] == stored
+
+
+def test_the_helper_gives_other_mounts_back_to_umount8(
+    tmp_path: Path, mount8: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    done = mount8(f"mount -t tmpfs other {tmp_path}; umount.fuse {tmp_path}; grep -c ' {tmp_path} ' /proc/mounts || true")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
 @as_root

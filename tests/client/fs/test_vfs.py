@@ -674,8 +674,12 @@ async def test_attributes_and_links() -> None:
     mount = Mount()
     vfs = await mount.start()
     ino = await mount.write_file(b"a", b"1")
-    assert vfs.lacks_capability(ino)
+    acl, capability = b"system.posix_acl_access", b"security.capability"
+    assert vfs.lacks_attribute(ino, capability)
+    assert vfs.lacks_attribute(ino, acl)
     await vfs.setxattr(mount.ctx, ino, b"user.color", b"red")
+    assert vfs.lacks_attribute(ino, capability), "it has a flag of its own"
+    assert not vfs.lacks_attribute(ino, acl), "of all others it is known only whether there are any"
     assert await vfs.listxattr(ino) == [b"user.color"]
     await vfs.link(mount.ctx, ino, 1, b"b")
     await vfs.symlink(mount.ctx, 1, b"s", b"a")
@@ -685,7 +689,9 @@ async def test_attributes_and_links() -> None:
     assert (await vfs.lookup(1, b"b")).inode.nlink == 2
     assert await vfs.getxattr(ino, b"user.color") == b"red"
     assert await vfs.readlink((await vfs.lookup(1, b"s")).ino) == b"a"
+    assert not vfs.lacks_attribute(ino, acl)
     await vfs.removexattr(cold.ctx, ino, b"user.color")
+    assert vfs.lacks_attribute(ino, acl)
     with pytest.raises(FsError):
         await vfs.getxattr(ino, b"user.color")
     assert (await vfs.statfs()).total_bytes == 1 << 40
