@@ -53,7 +53,7 @@ def why_no_network() -> str | None:
     """What is missing for namespaces of hosts, or None."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    for program in ("ip", "tc", "nsenter"):
+    for program in ("ip", "ss", "tc", "nsenter"):
         if shutil.which(program) is None:
             return f"there is no program `{program}` (packages iproute2 and util-linux)"
     name, cable = f"{PREFIX}{os.getpid()}n{_TRIAL}", f"{PREFIX}{os.getpid()}h{_TRIAL}"
@@ -139,7 +139,7 @@ class Network:
             command("ip", "link", "set", outer, "master", f"{self._base}b")
             self._silence(outer)
             inside = ("ip", "-n", space)
-            command(*inside, "addr", "add", f"{self._network}.{10 + host}/24", "dev", "eth0")
+            command(*inside, "addr", "add", f"{self._inner(host)}/24", "dev", "eth0")
             command(*inside, "link", "set", "eth0", "up")
             command(*inside, "link", "set", "lo", "up")
 
@@ -165,6 +165,10 @@ class Network:
         """What a command begins with that is to run on the host."""
         return ["nsenter", f"--net=/run/netns/{self.namespace(host)}"]
 
+    def _inner(self, host: int) -> str:
+        """The host's address."""
+        return f"{self._network}.{10 + host}"
+
     def _outer(self, host: int) -> str:
         return f"{self._base}h{host}"
 
@@ -188,6 +192,11 @@ class Network:
         if host in self._muted:
             self._muted.discard(host)
             _try_all([("tc", "qdisc", "del", "dev", self._outer(host), "root")])
+
+    def reset(self, host: int) -> None:
+        """Ends all connections between the host and the pool. What was sent and has not arrived is lost, also what a
+        process that was killed left to the kernel to send. A host that is mute learns of it when it sends again."""
+        command("ss", "--kill", "--tcp", "--no-header", "src", self.address, "dst", self._inner(host))
 
     def slow_down(self, host: int, delay_s: float, loss: float, seed: int) -> None:
         """Delays and loses the host's packets, in both directions, until `speed_up`."""

@@ -104,6 +104,11 @@ class Faults:
             rig.network.slow_down(host, fault.delay_s, fault.loss, self._schedule.seed)
             self._stop.wait(fault.for_s)
             rig.network.speed_up(host)
+        elif fault.kind == "mute":
+            rig.network.mute(host)
+            self._stop.wait(fault.for_s)
+            rig.network.reset(host)
+            rig.network.unmute(host)
         elif fault.kind == "freeze":
             rig.signal_mount(host, signal.SIGSTOP)
             self._stop.wait(fault.for_s)
@@ -133,6 +138,7 @@ class Faults:
                 self._stop.wait(fault.mute_s)
             rig.kill("coordinator")
             for each in range(HOSTS):
+                rig.network.reset(each)
                 rig.network.unmute(each)
             self._stop.wait(fault.for_s)
             rig.start_coordinator()

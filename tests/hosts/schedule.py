@@ -31,8 +31,8 @@ _OF_NAMES = {
     "stat": 12, "list": 5,
 }  # fmt: skip
 _OF_FILES = {"write": 16, "read": 20, "resize": 5, "size": 7, "append": 18, "read_log": 6}
-_OF_HOSTS = {"cut": 4, "slow": 3, "freeze": 3, "kill": 3, "away": 3}
-_OF_WITNESS = {"cut": 2, "slow": 3, "freeze": 2}
+_OF_HOSTS = {"cut": 4, "slow": 3, "freeze": 3, "kill": 3, "away": 3, "mute": 4}
+_OF_WITNESS = {"cut": 2, "slow": 3, "freeze": 2, "mute": 3}
 
 
 class Action(NamedTuple):
@@ -54,7 +54,10 @@ class Program(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`kind` begins `at_s` after the start (or when the one before it on the same host is over) and lasts `for_s`."""
+    """`kind` begins `at_s` after the start (or when the one before it on the same host is over) and lasts `for_s`.
+
+    `mute`: the pool's answers to the host are lost, then the connections end. What was done must not be done again.
+    """
 
     at_s: float
     kind: str
@@ -63,7 +66,7 @@ class Fault(NamedTuple):
     loss: float = 0.0
     node: int = 0
     mute_s: float = 0.0
-    """Before the coordinator is killed, its answers are lost for so long: what it did must not be done again."""
+    """Before the coordinator is killed, it is mute for so long."""
 
 
 class Schedule(NamedTuple):

@@ -67,6 +67,24 @@ def test_hosts_are_cut_off_and_slowed_down_one_by_one(hosts: Network) -> None:
         assert reaches(hosts, 0, port, SLOW_CONNECT_S)
 
 
+def test_connections_of_one_host_end(hosts: Network) -> None:
+    program = (
+        "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2]))); s.send(b'x'); s.recv(1)"
+    )
+    with socket.create_server((hosts.address, 0)) as server:
+        words = [sys.executable, "-c", program, hosts.address, str(server.getsockname()[1])]
+        with subprocess.Popen([*hosts.inside(0), *words], stderr=subprocess.DEVNULL) as connected:
+            connection, _ = server.accept()
+            with connection:
+                assert connection.recv(1) == b"x"
+                hosts.reset(1)
+                connection.send(b"")
+                hosts.reset(0)
+                with pytest.raises(ConnectionError):
+                    connection.recv(1)
+        assert connected.returncode
+
+
 def test_only_what_dead_runs_left_is_cleared_away(hosts: Network) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()

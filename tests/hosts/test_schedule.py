@@ -34,7 +34,7 @@ def test_another_process_draws_the_same() -> None:
 def test_everything_is_drawn_now_and_then() -> None:
     schedules = [draw(seed, NODES) for seed in SEEDS]
     kinds = {kind for schedule in schedules for kind in faults_of(schedule)}
-    assert kinds == {"cut", "slow", "freeze", "kill", "away", "node", "coordinator"}
+    assert kinds == {"cut", "slow", "freeze", "kill", "away", "mute", "node", "coordinator"}
     lengths = [f.for_s for s in schedules for faults in s.of_hosts for f in faults if f.kind in ("cut", "freeze")]
     assert min(lengths) < LEASE_S / 3
     assert max(lengths) > LEASE_S
@@ -49,7 +49,7 @@ def test_a_host_that_may_have_the_volume_alone_without_syncing_never_loses_it() 
             # With one program on each host, nobody sees there what is not synced yet.
             assert len({program.host for program in schedule.programs}) == len(schedule.programs)
             continue
-        assert {fault.kind for fault in schedule.of_hosts[0]} <= {"cut", "freeze", "slow"}
+        assert {fault.kind for fault in schedule.of_hosts[0]} <= {"cut", "freeze", "slow", "mute"}
         assert all(fault.for_s < LEASE_S / 3 for fault in schedule.of_hosts[0])
 
 
