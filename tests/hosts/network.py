@@ -195,7 +195,7 @@ class Network:
 
     def reset(self, host: int) -> None:
         """Ends all connections between the host and the pool. What was sent and has not arrived is lost, also what a
-        process that was killed left to the kernel to send. A host that is mute learns of it when it sends again."""
+        process that was killed left to the kernel to send."""
         command("ss", "--kill", "--tcp", "--no-header", "src", self.address, "dst", self._inner(host))
 
     def slow_down(self, host: int, delay_s: float, loss: float, seed: int) -> None:

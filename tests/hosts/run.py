@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.hosts.appends import check_appends
-from tests.hosts.history import Op, read_history
+from tests.hosts.history import UNKNOWN, Op, read_history
 from tests.hosts.names import NAMES, check_names
 from tests.hosts.network import NetworkFailed
 from tests.hosts.registers import check_registers
 from tests.hosts.rig import NODES, POLL_S, WAIT_S, Rig, RigFailed
-from tests.hosts.schedule import HOSTS, REGISTERS, WORKERS_PER_HOST, Fault, Schedule, draw
+from tests.hosts.schedule import HOSTS, LEASE_S, REGISTERS, WORKERS_PER_HOST, Fault, Schedule, draw
 
 PROGRAMS_S = 90.0
 """For the programs, which take some seconds, and longer than a lease where their host is cut off."""
@@ -33,6 +33,12 @@ SAME_S = 20.0
 QUICK_CHECK_S = 2.0
 """A check that is quicker than this is made after every schedule."""
 CHECK_EVERY = 10
+MUTE_S = 0.03
+"""Long enough for the answers to some operations to be lost, shorter than it takes until they are sent again."""
+BETWEEN_S = 0.2
+"""For new connections, and some operations over them."""
+LAPSED = b"lapsed"
+"""What a mount's log says when the coordinator has ended its session."""
 LAST_STEP = 100_000
 """The number of a program's first operation after the faults."""
 
@@ -105,10 +111,7 @@ class Faults:
             self._stop.wait(fault.for_s)
             rig.network.speed_up(host)
         elif fault.kind == "mute":
-            rig.network.mute(host)
-            self._stop.wait(fault.for_s)
-            rig.network.reset(host)
-            rig.network.unmute(host)
+            self._lose_answers(host, fault.for_s)
         elif fault.kind == "freeze":
             rig.signal_mount(host, signal.SIGSTOP)
             self._stop.wait(fault.for_s)
@@ -138,12 +141,23 @@ class Faults:
                 self._stop.wait(fault.mute_s)
             rig.kill("coordinator")
             for each in range(HOSTS):
-                rig.network.reset(each)
                 rig.network.unmute(each)
+                rig.network.reset(each)
             self._stop.wait(fault.for_s)
             rig.start_coordinator()
         else:
             raise ValueError(fault.kind)
+
+    def _lose_answers(self, host: int, for_s: float) -> None:
+        """Again and again: each time it is chance whether a change is under way, and not a question."""
+        end_s = time.monotonic() + for_s
+        while time.monotonic() < end_s and not self._stop.is_set():
+            self._rig.network.mute(host)
+            self._stop.wait(MUTE_S)
+            # In this order, so that the host learns of the end at once. What was lost is sent again only later.
+            self._rig.network.unmute(host)
+            self._rig.network.reset(host)
+            self._stop.wait(BETWEEN_S)
 
 
 class Runner:
@@ -166,7 +180,7 @@ class Runner:
         work.mkdir()
         logs = {path: path.stat().st_size for path in (self._rig.folder / "log").glob("*.log")}
         try:
-            self._run(schedule, work, outcome)
+            self._run(schedule, work, outcome, logs)
         except (RigFailed, NetworkFailed) as error:
             outcome.problems.append(f"the schedule did not come to its end: {error}")
         outcome.seconds = time.monotonic() - began_s
@@ -177,7 +191,7 @@ class Runner:
 
     # ------------------------------------------------------------ one schedule
 
-    def _run(self, schedule: Schedule, work: Path, outcome: Outcome) -> None:
+    def _run(self, schedule: Schedule, work: Path, outcome: Outcome, logs: dict[Path, int]) -> None:
         rig = self._rig
         late = {host for host, faults in enumerate(schedule.of_hosts) if faults and faults[0].at_s == 0.0}
         present = next(host for host in range(HOSTS) if host not in late)
@@ -218,20 +232,22 @@ class Runner:
             outcome.problems.append(f"a program on host {hand.host} hangs, {PROGRAMS_S:.0f} s after its beginning")
             rig.kill_mount(hand.host)
             hand.renew()
-        self._mount_all()
+        self._mount_all(outcome)
         self._wait_until_all_work(schedule)
         self._look(schedule, work, outcome)
-        self._judge(schedule, work, outcome)
+        self._judge(schedule, work, outcome, logs)
         self._tidy(schedule, outcome)
 
     def _folder(self, host: int, schedule: Schedule) -> str:
         return str(self._rig.mounts[host] / f"seed-{schedule.seed}")
 
-    def _mount_all(self) -> None:
+    def _mount_all(self, outcome: Outcome) -> None:
         rig = self._rig
         for host in range(HOSTS):
             rig.signal_mount(host, signal.SIGCONT)
             if not rig.is_mounted(host):
+                if not outcome.problems:
+                    outcome.problems.append(f"the mount of host {host} has ended by itself")
                 rig.stand_still(host)
                 rig.clear_mount(host)
                 rig.mount(host)
@@ -293,15 +309,19 @@ class Runner:
             if len({json.dumps(one.get(path)) for one in seen}) > 1:
                 outcome.problems.append(f"hosts see {path} differently: {[one.get(path) for one in seen]}")
 
-    def _judge(self, schedule: Schedule, work: Path, outcome: Outcome) -> None:
-        ops: list[Op] = []
-        for number in range(HOSTS * WORKERS_PER_HOST + HOSTS):
-            ops += read_history(number, work / f"history-{number}")
+    def _judge(self, schedule: Schedule, work: Path, outcome: Outcome, logs: dict[Path, int]) -> None:
+        ops = _history(work)
         outcome.operations = len(ops)
         outcome.unknown = sum(op.is_unknown for op in ops)
         found = check_names(ops) + check_registers(ops) + check_appends(ops, (work / "log-0").read_bytes())
         outcome.undecided += [problem for problem in found if "undecided" in problem]
         outcome.problems += [problem for problem in found if "undecided" not in problem]
+        for number, program in enumerate(schedule.programs):
+            log = self._rig.log_of(f"host-{program.host}")
+            if _may_fail(schedule.of_hosts[program.host], _new_part(log, logs)):
+                continue
+            failed = [op for op in ops if op.worker == number and op.error in UNKNOWN]
+            outcome.problems += [f"failed, though its host was away only for less than a lease: {op}" for op in failed]
 
     def _tidy(self, schedule: Schedule, outcome: Outcome) -> None:
         with contextlib.suppress(RigFailed):
@@ -329,13 +349,28 @@ class Runner:
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(work, kept)
         for path in (self._rig.folder / "log").glob("*.log"):
-            with path.open("rb") as file:
-                file.seek(logs.get(path, 0))
-                (kept / path.name).write_bytes(file.read())
-        ops: list[Op] = []
-        for number in range(HOSTS * WORKERS_PER_HOST + HOSTS):
-            ops += read_history(number, work / f"history-{number}")
+            (kept / path.name).write_bytes(_new_part(path, logs))
+        ops = _history(work)
         lines = [f"seed {schedule.seed}: {schedule.describe()}", "", *outcome.problems, *outcome.undecided, ""]
         lines += [str(op) for op in sorted(ops, key=lambda op: op.start_ns)]
         (kept / "history.txt").write_text("\n".join(lines) + "\n")
         return kept
+
+
+def _history(work: Path) -> list[Op]:
+    """Of all programs, and of those that looked at everything in the end."""
+    numbers = range(HOSTS * WORKERS_PER_HOST + HOSTS)
+    return [op for number in numbers for op in read_history(number, work / f"history-{number}")]
+
+
+def _new_part(log: Path, before: dict[Path, int]) -> bytes:
+    """What was written to a log since it was so long."""
+    with log.open("rb") as file:
+        file.seek(before.get(log, 0))
+        return file.read()
+
+
+def _may_fail(faults: Sequence[Fault], log: bytes) -> bool:
+    """Whether operations on a host with such faults may fail: when its mount was killed, or its lease was over, which
+    on a machine that is busy enough also a short fault leads to."""
+    return any(fault.kind == "kill" or fault.for_s > LEASE_S / 2 for fault in faults) or LAPSED in log

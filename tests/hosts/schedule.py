@@ -56,7 +56,8 @@ class Program(NamedTuple):
 class Fault(NamedTuple):
     """`kind` begins `at_s` after the start (or when the one before it on the same host is over) and lasts `for_s`.
 
-    `mute`: the pool's answers to the host are lost, then the connections end. What was done must not be done again.
+    `mute`: again and again, the pool's answers to the host are lost, and its connections end. What was done must not
+    be done again.
     """
 
     at_s: float
