@@ -121,7 +121,7 @@ async def _nothing_shared(volume_id: int) -> None:
     """The owner shares no volume."""
 
 
-async def _no_pages(volume_id: int, inodes: Sequence[int]) -> None:
+async def _no_pages(volume_id: int, inodes: Sequence[int], names: Sequence[tuple[int, bytes]]) -> None:
     """The owner shows nothing to a kernel."""
 
 
@@ -167,8 +167,9 @@ class CoordinatorSession:
         nothing is remembered of it."""
         self.on_alone: Callable[[int], Awaitable[None]] = _nothing_shared
         """Called with a volume's id when no other host shares it any more."""
-        self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
-        """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
+        self.on_forget: Callable[[int, Sequence[int], Sequence[tuple[int, bytes]]], Awaitable[None]] = _no_pages
+        """Called with a volume's id, inodes, and names, each with its folder; returns when the kernel has no pages of
+        these inodes and does not know these names."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
         """Called when the stream is back after it broke."""
         self.on_lapsed: Callable[[], None] = lambda: None
@@ -505,7 +506,7 @@ class CoordinatorSession:
         await self.call(recall_done=pb.RecallDone(recall_id=order.recall_id))
 
     async def _forget(self, order: pb.Forget) -> None:
-        await self.on_forget(order.volume_id, order.inodes)
+        await self.on_forget(order.volume_id, order.inodes, [(place.parent, place.name) for place in order.names])
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
 
     def _begin_copy(self, order: pb.Copy) -> None:

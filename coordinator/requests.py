@@ -42,11 +42,13 @@ QUICK_READ_ROWS = 512
 
 
 class Forget(NamedTuple):
-    """Sessions whose kernels must drop what they remember of an inode's data."""
+    """Sessions whose kernels must drop what they remember of an inode: its data, or the names where it was."""
 
     sessions: frozenset[int]
     volume_id: int
     ino: int
+    names: tuple[tuple[int, bytes], ...] = ()
+    """(folder, name) of a folder that was moved; none: it is about data."""
 
 
 class Later(NamedTuple):
@@ -375,7 +377,9 @@ class Requests:
             }
 
         def forget(changed: shared_operations.Changed) -> Forget | None:
-            return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
+            if not changed.forget:
+                return None
+            return Forget(changed.forget, request.volume_id, changed.row.ino, changed.moved)
 
         return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
 

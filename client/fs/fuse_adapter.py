@@ -1,11 +1,12 @@
 """FUSE over the vfs: decode a request, call once, map errors. pyfuse3 on asyncio.
 
-What the kernel does and what is answered for it: a getxattr of security.capability before every write, and of ACLs where
-it checks permissions (for the top of the mount at every path that a user other than root walks, as it keeps no answer
-for that one), are answered from a bit of the inode; entries and attributes may be kept by the kernel for a second where
-this mount alone changes the volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens
-for the same reason. The kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is
-not used, and nothing is invalidated from here (`kernel_cache.py` does that, after a roll-back).
+What the kernel does and what is answered for it: a getxattr of security.capability before every write, and of ACLs
+where it checks permissions (for the top of the mount at every path that a user other than root walks, as it keeps no
+answer for that one), are answered from a bit of the inode; entries and attributes may be kept by the kernel for a
+second where this mount alone changes the volume, for an hour where nothing changes (a snapshot), and not at all where
+others write to it too; pages stay cached across opens for the same reason. The kernel checks permissions
+(`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is invalidated from here
+(`kernel_cache.py` does that, after a roll-back).
 
 A request passes the vfs's gate: it waits while that is closed for a roll-back, while the lease is old, or the
 coordinator away, and fails with EIO after `give_up_s`. An error that nobody expected is logged with its trace and is

@@ -26,12 +26,13 @@ from redfs.client.fs.gate import Gate
 from redfs.client.fs.handles import Handle, MovedEnd
 from redfs.client.fs.local_engine import LocalEngine, Place
 from redfs.client.fs.metadata import Metadata
+from redfs.client.fs.names import Place as NamedPlace
 from redfs.client.fs.names import RememberedNames
 from redfs.client.fs.remote_engine import ChangeNumbers, RemoteEngine
 from redfs.core.errors import FsError, InternalError, LeaseLapsed, RedfsError, RolledBack
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context, Entry, Listed, Miss, Removed
-from redfs.core.records import Inode, Slot, Xattr, decode_root, inode_key
+from redfs.core.records import Inode, Slot, Xattr, decode_root, inode_key, name_hash
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -93,7 +94,7 @@ class Vfs:
         self._stale: dict[int, int] = {}
         """Handle -> inode, of those whose inode the volume does not have any more after it went on as another state."""
         self.names = RememberedNames(config.remembered_names)
-        self._places: dict[int, tuple[int, bytes, int]] = {}
+        self._places: dict[int, NamedPlace] = {}
         """Of folders before a roll-back, until `moved_folders` has compared them; no more than names are remembered."""
         self._statfs: tuple[float, Space] | None = None
         self._numbers = ChangeNumbers()
@@ -103,6 +104,7 @@ class Vfs:
     def _begin(self, attached: pb.AttachReply, unlinked: set[int] | None = None) -> None:
         """The engine for how the volume is attached, new."""
         self.lineage: int = attached.lineage
+        self._root = decode_root(attached.root)
         place = Place(
             self.session,
             self.volume_id,
@@ -122,7 +124,7 @@ class Vfs:
             return
         self.engine = LocalEngine(
             place,
-            Metadata(self.session, self.volume_id, decode_root(attached.root), self.config),
+            Metadata(self.session, self.volume_id, self._root, self.config),
             after=self._last_commit,
             read_only=self.read_only,
             follows=not attached.exclusive and not self.is_snapshot,
@@ -152,7 +154,7 @@ class Vfs:
     async def lookup(self, parent: int, name: bytes) -> Entry:
         """The inode that a name has. ENOENT."""
         entry = await self.engine.lookup(parent, name)
-        self.names.saw(entry.ino, parent, name)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return entry
 
     async def getattr(self, ino: int) -> Inode:
@@ -194,7 +196,7 @@ class Vfs:
         """Makes a file and opens it: (handle, entry)."""
         self._writable()
         entry = await self.engine.create(ctx, parent, name, mode, flags)
-        self.names.saw(entry.ino, parent, name)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return self._open_file(entry.ino, flags), entry
 
     async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
@@ -210,7 +212,7 @@ class Vfs:
         return self._made(parent, name, await self.engine.symlink(ctx, parent, name, target))
 
     def _made(self, parent: int, name: bytes, entry: Entry) -> Entry:
-        self.names.saw(entry.ino, parent, name)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return entry
 
     async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
@@ -231,7 +233,7 @@ class Vfs:
         """Moves a name. Where it replaces another, the moved file's data is recorded first."""
         self._writable()
         renamed = await self.engine.rename(ctx, old_parent, old_name, new_parent, new_name, flags)
-        self.names.saw(renamed.ino, new_parent, new_name)
+        self.names.saw(renamed.ino, new_parent, new_name, renamed.inode.mode)
         if renamed.replaced is not None:
             self._removed(renamed.replaced)
 
@@ -434,9 +436,9 @@ class Vfs:
         if ino is None:
             raise self._not_open(handle)
         listed = await self.engine.readdir(ino, after_cookie, limit)
-        for entry, _ in listed:
+        for entry, inode in listed:
             if entry.cookie > 2:
-                self.names.saw(entry.ino, ino, entry.name)
+                self.names.saw(entry.ino, ino, entry.name, inode.mode)
         return listed
 
     async def releasedir(self, ctx: Context, handle: int) -> None:
@@ -565,7 +567,7 @@ class Vfs:
             Metadata(self.session, self.volume_id, decode_root(attached.root), self.config)
         )
         ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
-        places = self._folder_places()
+        places = {ino: place for ino, place in self.names.places.items() if place.is_folder}
         if isinstance(old, LocalEngine):
             self._last_commit = max(old.acknowledged, self.session.last_commit)
         unlinked = {ino for ino, inode in there.items() if not inode.nlink}
@@ -588,27 +590,18 @@ class Vfs:
         self.on_mode()
         return list(there)
 
-    def _folder_places(self) -> dict[int, tuple[int, bytes, int]]:
-        """Where the kernel may know folders: inode -> (folder above, name, the name's hash)."""
-        if not isinstance(self.engine, LocalEngine):
-            return {}  # it remembers nothing
-        places = {}
-        for ino, (parent, name) in self.names.places.items():
-            inode = cast("Inode | None", self.engine.metadata.peek(inode_key(ino)))
-            if inode is not None and S_ISDIR(inode.mode):
-                places[ino] = (parent, name, inode.name_hash)
-        return places
-
     async def moved_folders(self) -> list[tuple[int, bytes]]:
-        """After a roll-back: names (folder above, name) that folders had before it, which have another place now."""
+        """After the volume went on as another state: names (folder above, name) that folders had, which have another
+        place now."""
         moved = []
-        metadata = self.local.metadata if self._places else None
-        while self._places and metadata is not None:
+        metadata = Metadata(self.session, self.volume_id, self._root, self.config)
+        while self._places:
             part = [self._places.popitem() for _ in range(min(len(self._places), OPEN_PER_FETCH))]
             await metadata.fetch(Miss(keys=[inode_key(ino) for ino, _ in part]))
-            for ino, (parent, name, name_hash) in part:
+            for ino, (parent, name, _) in part:
                 inode = cast("Inode | None", metadata.peek(inode_key(ino)))
-                if inode is not None and (inode.parent, inode.name_hash) != (parent, name_hash):
+                place = parent, name_hash(self._root.hash_seed, name)
+                if inode is not None and (inode.parent, inode.name_hash) != place:
                     moved.append((parent, name))
         return moved
 
