@@ -160,13 +160,16 @@ class Requests:
 
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
-            if request.volume_id:
+            name = request.name
+            if name and request.volume_id:
+                name = sessions.name_now(txn, request.volume_id, name)
+            if not name and request.volume_id:
                 attached = sessions.attached(txn, session_id, request.volume_id)
             elif request.view:
-                attached = sessions.attach_view(txn, session_id, request.name)
+                attached = sessions.attach_view(txn, session_id, name)
             else:
                 attached = sessions.attach(
-                    txn, session_id, request.name, request.read_only, shared=request.shared, alone=request.alone
+                    txn, session_id, name, request.read_only, shared=request.shared, alone=request.alone
                 )
             return _attach_reply(txn, session_id, attached)
 

@@ -209,6 +209,8 @@ class FuseAdapter(pyfuse3.Operations):
         """A request for the folder of snapshots or what is in it."""
         if self.snapshots is None:
             raise FsError(errno.ESTALE)
+        while self.gate.is_shut or not self.session.is_serving:
+            await self.serving()
         answer = await self.snapshots.answer(request, arguments[0], arguments[1:])
         if request == "read":
             self.figures.read_bytes += len(answer)

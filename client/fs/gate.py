@@ -1,4 +1,6 @@
-"""The gate that requests of a mount pass, closed while the volume is rolled back.
+"""The gate that requests of a mount pass, closed while the volume goes on as another state or in another mode.
+
+It is *shut* while the mount is cut off: then it stays closed whoever opens it, until it is opened by force.
 
 `inside` counts the requests under way. Whoever closes the gate waits until it is `empty`; requests that come meanwhile
 are `admitted` when it opens again. The owner of the requests bounds that wait; they hold their places in the
@@ -17,10 +19,11 @@ from contextlib import asynccontextmanager
 class Gate:
     """See the module. A request counts itself, as the adapter does inline, or uses `passed`."""
 
-    __slots__ = ("_changed", "inside", "is_open")
+    __slots__ = ("_changed", "inside", "is_open", "is_shut")
 
     def __init__(self) -> None:
         self.is_open = True
+        self.is_shut = False
         self.inside = 0
         self._changed: list[asyncio.Future[None]] = []
 
@@ -28,10 +31,17 @@ class Gate:
         """Requests wait from now on; those under way go on."""
         self.is_open = False
 
-    def open(self) -> None:
-        """Lets everything in that waits."""
-        self.is_open = True
-        self._wake()
+    def shut(self) -> None:
+        """Closes it to all who would open it."""
+        self.is_open, self.is_shut = False, True
+
+    def open(self, *, by_force: bool = False) -> None:
+        """Lets everything in that waits, unless it is shut."""
+        if by_force:
+            self.is_shut = False
+        if not self.is_shut:
+            self.is_open = True
+            self._wake()
 
     def left(self) -> None:
         """To be called when a request went out while the gate is closed."""

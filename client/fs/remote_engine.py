@@ -386,8 +386,9 @@ class RemoteEngine:
     def tick(self) -> None:
         """Nothing waits here."""
 
-    def unsaved(self) -> list[int]:
-        return []
+    def unsure(self) -> tuple[set[int], set[int]]:
+        """What was not durable has not returned."""
+        return set(), set()
 
     def fail(self, error: RedfsError) -> None:
         self.failure = error

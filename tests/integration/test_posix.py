@@ -186,7 +186,7 @@ def test_umount8_returns_when_all_is_safe(
     where = tmp_path / "leaving"
     where.mkdir()
     path = ":".join(path for path in sys.path if path)
-    record = f"PYTHONPATH={path} {sys.executable} -c \"from redfs.client.mounting import *; print({{}})\""
+    record = f'PYTHONPATH={path} {sys.executable} -c "from redfs.client.mounting import *; print({{}})"'
     pid = record.format(f"find_record(Path('{where}')).pid")
     left = record.format("process_started($pid)")
     done = mount8(
@@ -208,7 +208,9 @@ def test_umount8_returns_when_all_is_safe(
 def test_the_helper_gives_other_mounts_back_to_umount8(
     tmp_path: Path, mount8: Callable[[str], subprocess.CompletedProcess[str]]
 ) -> None:
-    done = mount8(f"mount -t tmpfs other {tmp_path}; umount.fuse {tmp_path}; grep -c ' {tmp_path} ' /proc/mounts || true")
+    done = mount8(
+        f"mount -t tmpfs other {tmp_path}; umount.fuse {tmp_path}; grep -c ' {tmp_path} ' /proc/mounts || true"
+    )
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
