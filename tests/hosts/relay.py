@@ -2,12 +2,14 @@
 
 Passes Ethernet frames between two network interfaces, each after DELAY seconds (and up to half as much again), and
 loses the fraction LOSS of them. Frames come and go with the kernel's notes on checksums and segmentation, which
-interfaces of one machine leave undone. Prints one line when it is ready; ends when it is killed. Needs root.
+interfaces of one machine leave undone. Prints one line when it is ready; ends when it is killed, or who started it
+has ended. Needs root.
 """
 
 from __future__ import annotations
 
 import heapq
+import os
 import random
 import select
 import socket
@@ -35,7 +37,7 @@ def _open(name: str) -> socket.socket:
 
 
 def main() -> None:
-    """Passes frames on until it is killed."""
+    """Passes frames on."""
     names, delay_s, loss = sys.argv[1:3], float(sys.argv[3]), float(sys.argv[4])
     rng = random.Random(int(sys.argv[5]))
     ends = [_open(name) for name in names]
@@ -43,7 +45,8 @@ def main() -> None:
     waiting: list[tuple[float, int, bytes, socket.socket]] = []
     count = 0
     print("ready", flush=True)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:
         now_s = time.monotonic()
         while waiting and waiting[0][0] <= now_s:
             _, _, frame, out = heapq.heappop(waiting)
