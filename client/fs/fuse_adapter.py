@@ -86,6 +86,12 @@ _TRUSTED = b"trusted."
 """Only root sees these; the kernel lets others neither read nor set them."""
 _ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
 """Extended attributes that there are, besides POSIX ACLs."""
+_OF_WHAT_WAS_FOUND = frozenset((
+    "getattr", "setattr", "readlink", "open", "opendir", "getxattr", "setxattr", "listxattr", "removexattr", "link",
+    "create", "mknod", "mkdir", "symlink",
+))  # fmt: skip
+"""Requests for which an inode that is gone was found under its name a moment before. Where other hosts write, another
+may have taken its place: with ESTALE the kernel looks again; with ENOENT a name would be gone that is always there."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
@@ -139,7 +145,10 @@ def _request(
                 if not gate.is_open:
                     gate.left()
         except FsError as error:
-            raise pyfuse3.FUSEError(error.errno) from None
+            number = error.errno
+            if number == errno.ENOENT and method.__name__ in _OF_WHAT_WAS_FOUND and self.vfs.is_shared:
+                number = errno.ESTALE
+            raise pyfuse3.FUSEError(number) from None
         except RedfsError as error:
             log.warning("%s failed: %s", method.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
