@@ -77,6 +77,17 @@ def _mountpoints_below(folder: Path) -> list[Path]:
     return sorted(found, reverse=True)
 
 
+def _umount(where: Path, *options: str) -> str | None:
+    """Unmounts; returns why it could not, or None."""
+    try:
+        done = subprocess.run(
+            ["umount", *options, str(where)], capture_output=True, text=True, timeout=WAIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "it does not come to an end"
+    return done.stderr.strip() if done.returncode else None
+
+
 def _processes_that_name(folder: Path) -> list[int]:
     """Processes with the folder, or something in it, among the words of their command lines."""
     found = []
@@ -99,7 +110,7 @@ def clear_folder(folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for where in _mountpoints_below(folder):
-        subprocess.run(["umount", "-l", str(where)], capture_output=True, timeout=WAIT_S, check=False)
+        _umount(where, "--lazy")
     wait_for(lambda: not any(process_is_alive(pid) for pid in pids), "processes gone")
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -318,9 +329,9 @@ class Rig:
     def unmount(self, host: int) -> None:
         """Unmounts; returns when everything is written and the process has ended. Its programs must stand still."""
         process = self._mounted[host]
-        done = subprocess.run(["umount", str(self.mounts[host])], capture_output=True, timeout=WAIT_S, check=False)
-        if done.returncode:
-            raise RigFailed(f"host {host} cannot unmount: {done.stderr.decode().strip()}")
+        said = _umount(self.mounts[host])
+        if said is not None:
+            raise RigFailed(f"host {host} cannot unmount: {said}")
         try:
             process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
@@ -333,7 +344,7 @@ class Rig:
 
     def clear_mount(self, host: int) -> None:
         """Takes a dead mount away."""
-        subprocess.run(["umount", "-l", str(self.mounts[host])], capture_output=True, timeout=WAIT_S, check=False)
+        _umount(self.mounts[host], "--lazy")
 
     def signal_mount(self, host: int, number: signal.Signals) -> None:
         """Freezes (SIGSTOP) or wakes (SIGCONT) the host's mount process."""

@@ -96,8 +96,8 @@ class Faults:
                 return
             try:
                 self._make(host, fault)
-            except (RigFailed, NetworkFailed) as error:
-                self.problems.append(f"{fault.kind} of {'the pool' if host < 0 else f'host {host}'}: {error}")
+            except Exception as error:  # noqa: BLE001  # in a thread of its own nobody else would see it
+                self.problems.append(f"{fault.kind} of {'the pool' if host < 0 else f'host {host}'}: {error!r}")
                 return
 
     def _make(self, host: int, fault: Fault) -> None:
