@@ -25,7 +25,7 @@ class Gate:
         self.is_open = True
         self.is_shut = False
         self.lets_data_pass = False
-        """Though it is closed, reads and writes of open files go in: while the kernel drops pages, it may wait for some."""
+        """Closed, but reads and writes of open files go in: the kernel may wait for some while it drops pages."""
         self.inside = 0
         self._changed: list[asyncio.Future[None]] = []
 
