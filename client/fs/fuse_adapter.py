@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from stat import S_ISGID, S_IXGRP
 from time import perf_counter_ns
@@ -85,6 +86,12 @@ _TRUSTED = b"trusted."
 """Only root sees these; the kernel lets others neither read nor set them."""
 _ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
 """Extended attributes that there are, besides POSIX ACLs."""
+_OF_WHAT_WAS_FOUND = frozenset((
+    "getattr", "setattr", "readlink", "open", "opendir", "getxattr", "setxattr", "listxattr", "removexattr", "link",
+    "create", "mknod", "mkdir", "symlink",
+))  # fmt: skip
+"""Requests for which an inode that is gone was found under its name a moment before. Where other hosts write, another
+may have taken its place: with ESTALE the kernel looks again; with ENOENT a name would be gone that is always there."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
 DATA_REQUESTS = frozenset(("read", "write", "flush", "fsync", "release"))
 """What the kernel may wait for while it drops pages; none of them tells it that its pages are still good."""
@@ -142,7 +149,10 @@ def _request(
                 if not gate.is_open:
                     gate.left()
         except FsError as error:
-            raise pyfuse3.FUSEError(error.errno) from None
+            number = error.errno
+            if number == errno.ENOENT and method.__name__ in _OF_WHAT_WAS_FOUND and self.vfs.is_shared:
+                number = errno.ESTALE
+            raise pyfuse3.FUSEError(number) from None
         except RedfsError as error:
             log.warning("%s failed: %s", method.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
@@ -257,9 +267,10 @@ class FuseAdapter(pyfuse3.Operations):
             groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
 
-    def _file_info(self, handle: int, ino: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+        # Through its pages, the kernel sends an append in pieces where the last page is not in memory.
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=bool(flags & os.O_APPEND))
 
     def _folder_handle(self, handle: int) -> int:
         return handle
@@ -390,11 +401,11 @@ class FuseAdapter(pyfuse3.Operations):
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
         handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
-        return self._file_info(handle, entry.ino), self._attributes(*entry)
+        return self._file_info(handle, entry.ino, flags), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode)
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode, flags)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:

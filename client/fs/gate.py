@@ -25,7 +25,7 @@ class Gate:
         self.is_open = True
         self.is_shut = False
         self.lets_data_pass = False
-        """Reads and writes of open files go in though it is closed: the kernel may wait for some to drop pages."""
+        """Closed, but reads and writes of open files go in: the kernel may wait for some while it drops pages."""
         self.inside = 0
         self._changed: list[asyncio.Future[None]] = []
 
