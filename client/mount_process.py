@@ -9,7 +9,8 @@ committed and the session closed before the process ends; nothing that an applic
 before `--give-up-s` of trying. What could not be saved then is named in the log and told to who unmounts.
 
 Failure: a crash of this process loses what was not fsynced (invariant 5 says how it looks then) and leaves a mount
-point that answers ENOTCONN until it is unmounted. A lapsed session leaves a mount that answers EIO.
+point that answers ENOTCONN until it is unmounted. A mount whose session lapsed has its volume again when it can
+(`fs/reattaching.py`).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.figures import FiguresReporter
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.reattaching import Reattaching
     from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
 
@@ -224,6 +226,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.following import Following
     from redfs.client.fs.kernel_cache import KernelCache
+    from redfs.client.fs.reattaching import Reattaching
     from redfs.client.fs.sharing import Sharing
     from redfs.client.fs.snapshots_folder import SnapshotsFolder
     from redfs.client.fs.vfs import Vfs
@@ -235,11 +238,10 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
     session = await CoordinatorSession.open(options.pool, name, config=SessionConfig(give_up_s=options.give_up_s))
     lost: str | None = None
     try:
-        attached = await session.call(
-            attach=pb.Attach(
-                name=options.volume, read_only=options.read_only or "@" in options.volume, shared=options.shared
-            )
+        wanted = pb.Attach(
+            name=options.volume, read_only=options.read_only or "@" in options.volume, shared=options.shared
         )
+        attached = await session.call(attach=wanted)
         data_config = DataConfig()
         nodes = NodePool(session, data_config)
         cache = BlockCache(data_config.cache_bytes)
@@ -255,7 +257,6 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
                 else SnapshotsFolder(session, volume.volume_id, volume.created_ns, store, reader, config)
             )
             kernel = KernelCache(mountpoint)
-            vfs.forget_name = kernel.forget_names
             following = Following(session, vfs, kernel)
             session.on_flush = vfs.on_flush
             session.on_hold = following.hold
@@ -266,15 +267,23 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_forget = sharing.forget
             session.on_return_held = vfs.on_return_held
             session.on_resumed = sharing.resumed
-            session.on_lapsed = vfs.on_lapsed
+            reattaching = Reattaching(session, vfs, kernel, following, sharing, wanted)
+            reattaching.forsake.append(store.forsake)
+            if folder is not None:
+                reattaching.forsake.append(folder.views.suspend)
+                reattaching.resume.append(folder.views.resume)
+            session.on_lapsed = reattaching.lapsed
             session.on_gone = vfs.on_gone
             vfs.on_rolled_back = following.refused
             copier = Copier(session, vfs, show=_show)
             session.on_copy = copier.on_copy
             await vfs.start()
             try:
-                lost = await _serve_fuse(options, mountpoint, log_file, vfs, kernel, folder, session, copier, tell)
+                lost = await _serve_fuse(
+                    options, mountpoint, log_file, vfs, kernel, folder, session, copier, reattaching, tell
+                )
             finally:
+                await reattaching.stop()
                 await following.stop()
                 if folder is not None:
                     await folder.views.close()
@@ -297,6 +306,7 @@ async def _serve_fuse(
     folder: SnapshotsFolder | None,
     session: Any,
     copier: Copier,
+    reattaching: Reattaching,
     tell: Callable[[RedfsError | None], None],
 ) -> str | None:
     """Mounts, serves requests until the end, flushes. Returns what could not be saved, as a message."""
@@ -324,6 +334,7 @@ async def _serve_fuse(
         ) from error
     ticking: asyncio.Task[None] | None = None
     reporter = FiguresReporter(session, adapter.figures)
+    reattaching.forsake.append(reporter.begin_anew)
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
@@ -346,6 +357,7 @@ async def _serve_fuse(
     finally:
         await copier.stop()
         pyfuse3.close(unmount=True)
+        await reattaching.stop()
         lost = await _save(vfs)
         if ticking is not None:
             ticking.cancel()
@@ -385,7 +397,8 @@ async def _save(vfs: Vfs) -> str | None:
 async def _tick(vfs: Vfs, folder: SnapshotsFolder | None, reporter: FiguresReporter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
-        vfs.tick()
+        if vfs.session.is_serving:  # else its segments may be nobody's by now, and what is written to them lost space
+            vfs.tick()
         reporter.tick()
         if folder is not None:
             folder.views.tick()

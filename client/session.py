@@ -7,8 +7,9 @@ answered once more, in order: every request is either idempotent or numbered, so
 The lease is renewed every third of its length. It counts from when the renewal was *sent*, so this side always thinks
 it shorter than the coordinator does; past two thirds `serving` waits, because another client may soon be let in.
 
-Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good. `Unavailable` for a call that
-waited `give_up_s` for a coordinator that is away. Errors that the coordinator answers are raised as its classes of
+Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good, unless the owner begins
+another one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that
+is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
 (`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_return_held`); one that was sent while
 the stream was away may be lost (`on_resumed`).
@@ -121,7 +122,7 @@ async def _nothing_shared(volume_id: int) -> None:
     """The owner shares no volume."""
 
 
-async def _no_pages(volume_id: int, inodes: Sequence[int]) -> None:
+async def _no_pages(volume_id: int, inodes: Sequence[int], names: Sequence[tuple[int, bytes]]) -> None:
     """The owner shows nothing to a kernel."""
 
 
@@ -171,8 +172,9 @@ class CoordinatorSession:
         nothing is remembered of it."""
         self.on_alone: Callable[[int], Awaitable[None]] = _nothing_shared
         """Called with a volume's id when no other host shares it any more."""
-        self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
-        """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
+        self.on_forget: Callable[[int, Sequence[int], Sequence[tuple[int, bytes]]], Awaitable[None]] = _no_pages
+        """Called with a volume's id, inodes, and names, each with its folder; returns when the kernel has no pages of
+        these inodes and does not know these names."""
         self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
         """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
@@ -197,7 +199,12 @@ class CoordinatorSession:
         self._wake_writer = asyncio.Event()
         self._connected = False
         self._dead: RedfsError | None = None
+        """Why everything fails, from the end of the session until another one is opened."""
+        self._anew = False
+        """Another session is going to follow the one that ended."""
         self._closing = False
+        self._opening = False
+        """It has ended, and streams are tried for another session."""
         self._first_reply: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._orders: set[asyncio.Task[None]] = set()
         self._copies: dict[int, asyncio.Task[None]] = {}
@@ -265,12 +272,46 @@ class CoordinatorSession:
         return self._dead is None and self._lease.serving(self._clock())
 
     async def serving(self) -> None:
-        """Returns at once while `is_serving`, else waits for the renewal. Raises LeaseLapsed after the end."""
+        """Returns at once while `is_serving`, else waits for the renewal.
+
+        After the end it waits for the session that follows, if one is going to, else raises LeaseLapsed.
+        """
         while not self.is_serving:
-            if self._dead is not None:
+            if self._dead is not None and (self._closing or not self._anew):
                 raise self._dead
             self._lease_news.clear()
             await self._lease_news.wait()
+
+    def goes_on_anew(self) -> None:
+        """To be called from `on_lapsed` by an owner that is going to `begin_anew`: `serving` waits for that."""
+        self._anew = True
+
+    def ends_for_good(self) -> None:
+        """The owner is not going to begin anew after all: `serving` raises again."""
+        self._anew = False
+        self._lease_news.set()
+
+    async def begin_anew(self) -> None:
+        """After the session has ended: opens another one on this object, with another id, and commits from 1 on.
+
+        Returns when it is open, at once where one is; waits for a coordinator that is away. Until then calls fail as
+        before. Nothing may be under way that was begun under the old one: volumes and segments of that are unknown in
+        this one, and asking for them ends it. Raises what the coordinator refuses with, and Unavailable after `close`;
+        then it can be repeated.
+        """
+        if self._dead is None:
+            return
+        if self._runner is not None:
+            await asyncio.wait([self._runner])
+        await asyncio.gather(*self._orders, *self._copies.values(), return_exceptions=True)
+        if self._closing:
+            raise Unavailable("the session with the coordinator is closed")
+        self.session_id, self._token, self.last_commit = 0, b"", 0
+        self._lease = Lease()
+        self._first_reply = asyncio.get_running_loop().create_future()
+        self._opening = True
+        self._runner = asyncio.create_task(self._run(), name="coordinator session")
+        await asyncio.shield(self._first_reply)
 
     async def close(self) -> None:
         """Ends the session at the coordinator and here. Never raises; calls after it raise Unavailable."""
@@ -323,7 +364,7 @@ class CoordinatorSession:
         """Keeps one stream open until the session ends."""
         pause_s = 0.0
         lost_at_s: float | None = None
-        while self._dead is None:
+        while self._dead is None or self._opening:
             if pause_s:
                 await self._sleep(pause_s)
             try:
@@ -340,8 +381,6 @@ class CoordinatorSession:
                 away = Unavailable(f"the coordinator at {self.address} does not answer: is it running?")
                 self._fail_unanswered(away, self._clock() - self._config.give_up_s)
                 pause_s = min(max(self._config.reconnect_first_s, 2 * pause_s), self._config.reconnect_max_s)
-            except LeaseLapsed as error:
-                self._lapse(error)
             except RedfsError as error:
                 self._end(error)
             except Exception as error:
@@ -351,6 +390,7 @@ class CoordinatorSession:
     def _end(self, error: RedfsError) -> None:
         """The session ends by something that no other stream would mend."""
         if not self._first_reply.done():
+            self._opening = False
             self._first_reply.set_exception(error)
         self._lapse(error)
 
@@ -371,6 +411,9 @@ class CoordinatorSession:
             stream = cluster_pb2_grpc.CoordinatorServiceStub(channel).Session()
             async with asyncio.timeout(self._config.open_timeout_s):
                 await self._greet(stream)
+            if self._opening:
+                self._opening, self._dead, again = False, None, False
+                self._lease_news.set()
             if again:
                 log.info("the coordinator at %s is back", self.address)
             self._repeat_unanswered()
@@ -513,7 +556,7 @@ class CoordinatorSession:
         await self.call(recall_done=pb.RecallDone(recall_id=order.recall_id))
 
     async def _forget(self, order: pb.Forget) -> None:
-        await self.on_forget(order.volume_id, order.inodes)
+        await self.on_forget(order.volume_id, order.inodes, [(place.parent, place.name) for place in order.names])
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
 
     async def _return_held(self, order: pb.ReturnHeld) -> None:
@@ -568,23 +611,28 @@ class CoordinatorSession:
         self._lease_news.set()
 
     def _lapse(self, error: RedfsError) -> None:
-        """The session has ended for good: everything raises `error` from now on."""
+        """The session has ended: everything raises `error` from now on, and its orders are void."""
         if self._dead is not None:
             return
         self._connected = False
         self._dead = error
         self._fail_unanswered(error)
         self._lease_news.set()
+        for task in (*self._orders, *self._copies.values()):
+            task.cancel()
         if self._first_reply.done() and self._first_reply.exception() is None:
             self.on_lapsed()
 
     async def _stop(self, error: RedfsError) -> None:
         self._dead = self._dead or error
+        self._opening = False
         tasks = [*self._orders, *self._copies.values(), *([self._runner] if self._runner is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._first_reply.done() and not self._first_reply.cancelled():
+        if not self._first_reply.done():
+            self._first_reply.set_exception(self._dead)
+        if not self._first_reply.cancelled():
             self._first_reply.exception()
         self._connected = False
         self._fail_unanswered(self._dead)

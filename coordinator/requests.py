@@ -43,11 +43,13 @@ QUICK_READ_ROWS = 512
 
 
 class Forget(NamedTuple):
-    """Sessions whose kernels must drop what they remember of an inode's data."""
+    """Sessions whose kernels must drop what they remember of an inode: its data, or the names where it was."""
 
     sessions: frozenset[int]
     volume_id: int
     ino: int
+    names: tuple[tuple[int, bytes], ...] = ()
+    """(folder, name) of a folder that was moved; none: it is about data."""
 
 
 class Later(NamedTuple):
@@ -161,13 +163,16 @@ class Requests:
 
     def _attach(self, session_id: int, request: pb.Attach) -> Later:
         def command(txn: Txn) -> pb.AttachReply:
-            if request.volume_id:
+            name = request.name
+            if name and request.volume_id:
+                name = sessions.name_now(txn, request.volume_id, name)
+            if not name and request.volume_id:
                 attached = sessions.attached(txn, session_id, request.volume_id)
             elif request.view:
-                attached = sessions.attach_view(txn, session_id, request.name)
+                attached = sessions.attach_view(txn, session_id, name)
             else:
                 attached = sessions.attach(
-                    txn, session_id, request.name, request.read_only, shared=request.shared, alone=request.alone
+                    txn, session_id, name, request.read_only, shared=request.shared, alone=request.alone
                 )
             return _attach_reply(txn, session_id, attached)
 
@@ -381,7 +386,9 @@ class Requests:
             }
 
         def forget(changed: shared_operations.Changed) -> Forget | None:
-            return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
+            if not changed.forget:
+                return None
+            return Forget(changed.forget, request.volume_id, changed.row.ino, changed.moved)
 
         return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
 

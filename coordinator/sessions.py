@@ -303,6 +303,14 @@ def attached(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeRow, bool
     return row, exclusive, root_record(txn, row)
 
 
+def name_now(txn: Txn, volume_id: int, name: str) -> str:
+    """The name of a node of the tree, for who knew it as `name` before. NotFound where it was deleted."""
+    row = txn.tree.get(volume_id)
+    if row is None or row.state != VolumeState.OK:
+        raise NotFound(f"{name!r} was deleted")
+    return row.name
+
+
 def _require_sharing(txn: Txn, session_id: int, volume_id: int) -> None:
     require_session(txn, session_id)
     access = access_of(txn.kv, session_id, volume_id)

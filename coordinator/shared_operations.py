@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from errno import EFBIG, ENOENT, ENOSPC
+from stat import S_ISDIR
 from typing import Any, NamedTuple
 
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
-from redfs.coordinator.sessions import quota_left, require_session, require_shared, take_inodes
+from redfs.coordinator.sessions import quota_left, require_session, require_shared, sharing_sessions, take_inodes
 from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
@@ -60,6 +61,8 @@ class Changed(NamedTuple):
     forget: frozenset[int] = frozenset()
     """Sessions whose kernels may show wrong data of `row.ino` with times that look right: the client gets its answer
     when they have dropped it (order Forget), or their leases are over. Also told for a repetition."""
+    moved: tuple[tuple[int, bytes], ...] = ()
+    """Not empty: the sessions have to forget these names, (folder, name), where folders were that this has moved."""
 
 
 class _Change:
@@ -116,6 +119,9 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     if under_way.writes:
         apply_writes(txn, volume, under_way.writes)
         store_answer(txn, session_id, request.number, row)
+    moved = _moved_folders(request, row)
+    if moved:
+        return Changed(row, frozenset(sharing_sessions(txn.kv, request.volume_id)) - {session_id}, moved)
     return Changed(row, _must_forget(txn, session_id, request))
 
 
@@ -160,6 +166,22 @@ def apply_writes(txn: Txn, volume: VolumeRow, writes: WriteSet) -> None:
                 add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume.name)
         else:
             txn.versions.delete(lineage, kind, obj)
+
+
+def _moved_folders(request: pb.Change, row: OperationRow) -> tuple[tuple[int, bytes], ...]:
+    """Names that folders had before a rename."""
+    if request.operation != "rename":
+        return ()
+    moved = []
+    if S_ISDIR(decode_inode(row.inode).mode):
+        moved.append((request.ino, request.name))
+    if (
+        request.flags == engine.RENAME_EXCHANGE
+        and row.replaced_inode
+        and S_ISDIR(decode_inode(row.replaced_inode).mode)
+    ):
+        moved.append((request.new_parent, request.new_name))
+    return tuple(moved)
 
 
 def _must_forget(txn: Txn, session_id: int, request: pb.Change) -> frozenset[int]:

@@ -49,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = HelperParser(prog="mount.fuse.redfs", description="Mounts a RedFS volume for mount(8).", allow_abbrev=False)
+    parser = HelperParser(
+        prog="mount.fuse.redfs", description="Mounts a RedFS volume for mount(8).", allow_abbrev=False
+    )
     parser.add_argument("volume", metavar="VOLUME[@SNAPSHOT]")
     parser.add_argument("folder", metavar="DIR")
     parser.add_argument("-o", dest="options", action="append", default=[], help="options, separated by commas")

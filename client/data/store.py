@@ -109,6 +109,12 @@ class SegmentStock:
                 raise Unavailable("the volume's data path is closed")
             await asyncio.shield(self._refill)
 
+    async def forsake(self) -> None:
+        """The session has ended, and what it had opened with it. Returns when nothing is under way any more."""
+        if self._refill is not None:
+            await asyncio.wait([self._refill])
+        self.drain()
+
     def drain(self) -> list[int]:
         """Takes out all that are ready, for giving them up."""
         ids = [segment.segment_id for segment in self._ready]
@@ -187,6 +193,12 @@ class BlockStore:
     async def abandon(self, batch: StoredBatch) -> None:
         """The commit of this batch will never come: its segments are given back. Never raises a RedfsError."""
         await self._abort([segment.segment_id for segment in batch.segments])
+
+    async def forsake(self) -> None:
+        """The session has ended: forgets the segments that it had opened. No store may be under way."""
+        await self._large.forsake()
+        await self._small.forsake()
+        await asyncio.gather(*self._aborts, return_exceptions=True)
 
     async def close(self) -> None:
         """Gives back the segments that were opened ahead. No store may be under way."""

@@ -151,8 +151,8 @@ class Engine(Protocol):
         """A few times a second."""
         ...
 
-    def unsaved(self) -> list[int]:
-        """Inodes with data that programs wrote and that is not committed."""
+    def unsure(self) -> tuple[set[int], set[int]]:
+        """Inodes with data that programs wrote and that may not be committed, and those with any such change."""
         ...
 
     def fail(self, error: RedfsError) -> None:

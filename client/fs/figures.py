@@ -1,7 +1,8 @@
 """What a mount does, counted: bytes, requests and their times. Told to the coordinator once a second while it changes.
 
 Counting must cost next to nothing: two looks at the clock for each request. Reports are for people who watch the pool:
-one that fails is not repeated, the next one says the same and more, because counters are from the mount's beginning.
+one that fails is not repeated, the next one says the same and more, because counters are from the mount's beginning,
+or from the last report before the session that is used now (`begin_anew`): a new session counts from 0.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class FiguresReporter:
         """Operations at the last report: every request is one, so nothing changes without them."""
         self._reported_s = float("-inf")
         self._reporting: asyncio.Task[None] | None = None
+        self._told = pb.Figures()
+        """The counters as of the last report, from the mount's beginning on."""
+        self._told_before = pb.Figures()
+        """What was told in sessions that have ended."""
 
     def tick(self) -> None:
         """To be called twice a second or so: begins a report if one is due and none is under way."""
@@ -66,13 +71,25 @@ class FiguresReporter:
             self._reporting = asyncio.create_task(self._report(), name="report figures")
 
     async def _report(self) -> None:
-        operations = self._figures.operations
+        operations, now, before = self._figures.operations, self._figures.message(), self._told_before
+        figures = pb.Figures(
+            read_bytes=now.read_bytes - before.read_bytes,
+            written_bytes=now.written_bytes - before.written_bytes,
+            operations=now.operations - before.operations,
+            busy_us=now.busy_us - before.busy_us,
+        )
         try:
-            await self._session.call(report_figures=pb.ReportFigures(figures=self._figures.message()))
+            await self._session.call(report_figures=pb.ReportFigures(figures=figures))
         except RedfsError as error:
             log.debug("figures were not reported: %s", error)
         else:
-            self._reported_at = operations
+            self._reported_at, self._told = operations, now
+
+    async def begin_anew(self) -> None:
+        """Reports go to another session from now on."""
+        if self._reporting is not None:
+            await asyncio.gather(self._reporting, return_exceptions=True)
+        self._told_before = self._told
 
     async def finish(self) -> None:
         """The last report, where something changed since the one before. Never raises."""

@@ -145,6 +145,12 @@ class Following:
         self._number += 1
         self._later(self._end_hold(self._number, self._clock()))
 
+    async def forsake(self) -> None:
+        """The session has ended: no hold of it counts any more, and nothing is asked."""
+        self._number += 1
+        self._promised = False
+        await self.stop()
+
     async def stop(self) -> None:
         """Ends what waits."""
         for task in list(self._asking):
@@ -214,10 +220,10 @@ class Following:
         self._let_go()
         switched_s = self._clock()
         await self._kernel.forget(opened)
-        await self._forget_moved()
+        await self.forget_moved()
         await self._sleep(max(0.0, switched_s + self._kernel.timeout_s + SLACK_S - self._clock()))
 
-    async def _forget_moved(self) -> None:
+    async def forget_moved(self) -> None:
         """Has the kernel forget where folders were that are elsewhere now: else they may seem stale for a while."""
         try:
             moved = await self._vfs.moved_folders()

@@ -1,11 +1,12 @@
 """FUSE over the vfs: decode a request, call once, map errors. pyfuse3 on asyncio.
 
-What the kernel does and what is answered for it: a getxattr of security.capability before every write, and of ACLs where
-it checks permissions (for the top of the mount at every path that a user other than root walks, as it keeps no answer
-for that one), are answered from a bit of the inode; entries and attributes may be kept by the kernel for a second where
-this mount alone changes the volume, and for an hour where nothing changes (a snapshot); pages stay cached across opens
-for the same reason. The kernel checks permissions (`default_permissions`) and applies the umask. Its writeback cache is
-not used, and nothing is invalidated from here (`kernel_cache.py` does that, after a roll-back).
+What the kernel does and what is answered for it: a getxattr of security.capability before every write, and of ACLs
+where it checks permissions (for the top of the mount at every path that a user other than root walks, as it keeps no
+answer for that one), are answered from a bit of the inode; entries and attributes may be kept by the kernel for a
+second where this mount alone changes the volume, for an hour where nothing changes (a snapshot), and not at all where
+others write to it too; pages stay cached across opens for the same reason. The kernel checks permissions
+(`default_permissions`) and applies the umask. Its writeback cache is not used, and nothing is invalidated from here
+(`kernel_cache.py` does that, after a roll-back).
 
 A request passes the vfs's gate: it waits while that is closed for a roll-back, while the lease is old, or the
 coordinator away, and fails with EIO after `give_up_s`. An error that nobody expected is logged with its trace and is
@@ -20,6 +21,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from stat import S_ISGID, S_IXGRP
 from time import perf_counter_ns
@@ -84,7 +86,15 @@ _TRUSTED = b"trusted."
 """Only root sees these; the kernel lets others neither read nor set them."""
 _ATTRIBUTE_KINDS = (b"user.", _TRUSTED, b"security.")
 """Extended attributes that there are, besides POSIX ACLs."""
+_OF_WHAT_WAS_FOUND = frozenset((
+    "getattr", "setattr", "readlink", "open", "opendir", "getxattr", "setxattr", "listxattr", "removexattr", "link",
+    "create", "mknod", "mkdir", "symlink",
+))  # fmt: skip
+"""Requests for which an inode that is gone was found under its name a moment before. Where other hosts write, another
+may have taken its place: with ESTALE the kernel looks again; with ENOENT a name would be gone that is always there."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
+DATA_REQUESTS = frozenset(("read", "write", "flush", "fsync", "release"))
+"""What the kernel may wait for while it drops pages; none of them tells it that its pages are still good."""
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
 
@@ -121,14 +131,16 @@ def _request(
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
     """Waits for the lease and the gate, calls, maps errors, counts. The first argument numbers an inode or a handle."""
 
+    data = method.__name__ in DATA_REQUESTS
+
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
         began_ns = perf_counter_ns()
         gate = self.gate
         try:
             if args[0] >= FIRST_NUMBER:  # type: ignore[operator]  # an int, which ParamSpec cannot say
                 return cast("T", await self.in_snapshots(method.__name__, args))
-            while not (gate.is_open and self.session.is_serving):
-                await self.serving()
+            while not ((gate.is_open or (data and gate.lets_data_pass)) and self.session.is_serving):
+                await self.serving(data=data)
             gate.inside += 1
             try:
                 return await method(self, *args, **kwargs)
@@ -137,7 +149,10 @@ def _request(
                 if not gate.is_open:
                     gate.left()
         except FsError as error:
-            raise pyfuse3.FUSEError(error.errno) from None
+            number = error.errno
+            if number == errno.ENOENT and method.__name__ in _OF_WHAT_WAS_FOUND and self.vfs.is_shared:
+                number = errno.ESTALE
+            raise pyfuse3.FUSEError(number) from None
         except RedfsError as error:
             log.warning("%s failed: %s", method.__name__, error)
             raise pyfuse3.FUSEError(errno_of(error)) from None
@@ -184,7 +199,7 @@ class FuseAdapter(pyfuse3.Operations):
             self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
             self._keep_cache = vfs.is_snapshot or not vfs.follows
 
-    async def serving(self) -> None:
+    async def serving(self, *, data: bool = False) -> None:
         """Waits for the lease and the gate, with a bound."""
         if not self._waiting:
             why = (
@@ -197,7 +212,7 @@ class FuseAdapter(pyfuse3.Operations):
         try:
             async with asyncio.timeout(self.vfs.config.give_up_s):
                 await self.session.serving()
-                await self.gate.admitted()
+                await self.gate.admitted(data=data)
         except TimeoutError:
             raise Unavailable("the coordinator has been away for too long") from None
         finally:
@@ -207,6 +222,8 @@ class FuseAdapter(pyfuse3.Operations):
         """A request for the folder of snapshots or what is in it."""
         if self.snapshots is None:
             raise FsError(errno.ESTALE)
+        while self.gate.is_shut or not self.session.is_serving:
+            await self.serving()
         answer = await self.snapshots.answer(request, arguments[0], arguments[1:])
         if request == "read":
             self.figures.read_bytes += len(answer)
@@ -250,9 +267,10 @@ class FuseAdapter(pyfuse3.Operations):
             groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
 
-    def _file_info(self, handle: int, ino: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
+        # Through its pages, the kernel sends an append in pieces where the last page is not in memory.
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=bool(flags & os.O_APPEND))
 
     def _folder_handle(self, handle: int) -> int:
         return handle
@@ -383,11 +401,11 @@ class FuseAdapter(pyfuse3.Operations):
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
         handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
-        return self._file_info(handle, entry.ino), self._attributes(*entry)
+        return self._file_info(handle, entry.ino, flags), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode)
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode, flags)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:

@@ -38,7 +38,7 @@ from redfs.core import namespace as engine
 from redfs.core.errors import FsError, RedfsError
 from redfs.core.namespace import Context, Entry, Listed, Miss, Outcome, Removed, Renamed
 from redfs.core.namespace.xattrs import xattr_flag
-from redfs.core.records import Inode, Slot, Xattr, inode_key
+from redfs.core.records import Inode, Kind, Slot, Xattr, inode_key, object_ino
 from redfs.core.slots import logical_bytes
 
 log = logging.getLogger("redfs.fs")
@@ -401,8 +401,11 @@ class LocalEngine:
     def is_clean(self) -> bool:
         return not self.buffer.files and self.write_log.newest() is None
 
-    def unsaved(self) -> list[int]:
-        return list(self.buffer.dirty_inodes())
+    def unsure(self) -> tuple[set[int], set[int]]:
+        data = set(self.buffer.dirty_inodes())
+        rows = [key for commit in (*self.write_log.in_flight, *self.write_log.queue) for key in commit.rows]
+        data.update(object_ino(key.obj) for key in rows if key.kind == Kind.SLOT)
+        return data, data.union(object_ino(key.obj) for key in rows)
 
     @property
     def uncommitted(self) -> int:

@@ -5,25 +5,36 @@ A bounded memory; plain state, nothing fails.
 
 from __future__ import annotations
 
+from stat import S_ISDIR
+from typing import NamedTuple
+
 from redfs.core.ids import ROOT_INO
 
 MAX_DEPTH = 256
 """Folders above a file that a message names."""
 
 
+class Place(NamedTuple):
+    """A name in a folder."""
+
+    parent: int
+    name: bytes
+    is_folder: bool
+
+
 class RememberedNames:
     """Inode -> the folder and name that it was last seen under."""
 
     def __init__(self, limit: int) -> None:
-        self.places: dict[int, tuple[int, bytes]] = {}
+        self.places: dict[int, Place] = {}
         self._limit = limit
 
-    def saw(self, ino: int, parent: int, name: bytes) -> None:
+    def saw(self, ino: int, parent: int, name: bytes, mode: int) -> None:
         """The inode was found under that name just now."""
         places = self.places
         if ino not in places and len(places) >= self._limit:
             del places[next(iter(places))]
-        places[ino] = (parent, name)
+        places[ino] = Place(parent, name, S_ISDIR(mode))
 
     def forget(self, ino: int) -> None:
         """The inode is gone."""
@@ -31,7 +42,8 @@ class RememberedNames:
 
     def folder_of(self, ino: int) -> int:
         """The folder that it was seen in; 0 where that is not known."""
-        return self.places.get(ino, (0, b""))[0]
+        place = self.places.get(ino)
+        return 0 if place is None else place.parent
 
     def path_of(self, ino: int) -> str:
         """Where the inode was last seen, from the top of the volume; its number where that is not known."""
@@ -40,6 +52,6 @@ class RememberedNames:
         while at != ROOT_INO:
             if at not in self.places or len(parts) > MAX_DEPTH:
                 return f"<inode {ino}>"
-            at, name = self.places[at]
+            at, name, _ = self.places[at]
             parts.append(name.decode("utf-8", "backslashreplace"))
         return "/" + "/".join(reversed(parts))

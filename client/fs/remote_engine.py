@@ -495,8 +495,9 @@ class RemoteEngine:
     def is_clean(self) -> bool:
         return not self.held.dirty_inodes
 
-    def unsaved(self) -> list[int]:
-        return self.held.dirty_inodes
+    def unsure(self) -> tuple[set[int], set[int]]:
+        dirty = set(self.held.dirty_inodes)
+        return dirty, dirty
 
     def fail(self, error: RedfsError) -> None:
         self.failure = error

@@ -6,7 +6,8 @@ a file has another number in a snapshot than in the volume, and tools do not tak
 
 A snapshot that is used is a *view* of this session (Attach with `view`): no mount, and readable to its end also if the
 snapshot is deleted meanwhile. Views are made at the first use and given back when they are idle, or when there are too
-many; what the kernel remembers of one stays good, it is made again. One that has open files or folders stays.
+many; what the kernel remembers of one stays good, it is made again. One that has open files or folders stays, and is
+made again under another session when the mount was cut off (`suspend`, `resume`).
 
 Fails with FsError: ENOENT for a name that is none, ESTALE for what the kernel remembers of a snapshot that is deleted,
 ENFILE where too many are in use at once; and as the session's calls do.
@@ -49,6 +50,7 @@ LIST_AGE_S = 1.0
 VIEW_RECORDS = 8 * 1024
 """Records kept of one view: 6 MiB, with all views in use below 300 MiB."""
 VIEW_NAMES = 4 * 1024
+CUT_OFF = "the mount was cut off while this was read: read it again"
 
 
 class Snapshot(NamedTuple):
@@ -81,6 +83,8 @@ class ViewSession:
         self._session = session
         self._under_way = 0
         self._closed: asyncio.Future[None] | None = None
+        self.is_suspended = False
+        """The session ended, and the view with it: nothing is asked until it is made again."""
 
     @property
     def is_serving(self) -> bool:
@@ -92,6 +96,8 @@ class ViewSession:
     async def call(self, **body: Any) -> Any:
         if self._closed is not None:
             raise Unavailable("the snapshot was given back: look it up again")
+        if self.is_suspended:
+            raise Unavailable(CUT_OFF)
         self._under_way += 1
         try:
             return await self._session.call(**body)
@@ -157,6 +163,7 @@ class SnapshotViews(Generic[H]):
         """By index, the one used last comes last."""
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._suspended = False
 
     # ------------------------------------------------------------ which there are
 
@@ -164,6 +171,7 @@ class SnapshotViews(Generic[H]):
         """Name -> snapshot; at most LIST_AGE_S old, or `fresh`."""
         now_s = self._clock()
         if fresh or now_s - self._listed_s >= LIST_AGE_S:
+            self._require_session()
             reply = await self._session.call(list_snapshots=pb.ListSnapshots(volume_id=self._volume_id))
             self._list = {
                 row.name.partition("@")[2].encode(): Snapshot(row.volume_id, row.name, row.created_ns)
@@ -222,6 +230,7 @@ class SnapshotViews(Generic[H]):
     async def _open(self, index: int) -> None:
         snapshot = await self._snapshot_of(index)
         self._make_room()
+        self._require_session()
         reply = await self._session.call(attach=pb.Attach(name=snapshot.full_name, view=True))
         session = ViewSession(self._session)
         vfs = Vfs(session, reply, self._store, self._reader, self._config, clock=self._clock)
@@ -251,6 +260,8 @@ class SnapshotViews(Generic[H]):
 
     def tick(self) -> None:
         """From time to time: gives back what nobody uses."""
+        if self._suspended:
+            return
         now_s = self._clock()
         for index, view in list(self._views.items()):
             if view.is_idle and now_s - view.used_s >= IDLE_S:
@@ -273,6 +284,44 @@ class SnapshotViews(Generic[H]):
             await self._session.call(detach=pb.Detach(volume_id=view.vfs.volume_id))
         except RedfsError as error:
             log.warning("the view of %s stays until the mount ends: %s", view.snapshot.full_name, error)
+
+    # ------------------------------------------------------------ under another session
+
+    def _require_session(self) -> None:
+        """Raises Unavailable where the volume is not known in the session that there is."""
+        if self._suspended:
+            raise Unavailable(CUT_OFF)
+
+    async def suspend(self) -> None:
+        """The session has ended, and the views with it. Returns when nothing asks any more, until `resume`."""
+        self._suspended = True
+        await self.close()
+        for index, view in list(self._views.items()):
+            if view.is_idle:
+                del self._views[index]
+            else:
+                view.session.is_suspended = True
+                view.vfs.gate.shut()
+                await view.vfs.gate.empty()
+
+    async def resume(self) -> None:
+        """Another session has the volume: makes again what somebody has open."""
+        self._suspended = False
+        for index, view in list(self._views.items()):
+            try:
+                await self._make_again(view)
+            except RedfsError as error:
+                log.warning("%s cannot be read any more: %s", view.snapshot.full_name, error)
+                self._views.pop(index, None)
+            view.vfs.gate.open(by_force=True)
+
+    async def _make_again(self, view: View[H]) -> None:
+        snapshot = view.snapshot
+        again = pb.Attach(name=snapshot.full_name, volume_id=snapshot.volume_id, view=True)
+        reply = await self._session.call(attach=again)
+        view.session.is_suspended = False
+        view.vfs.volume_id = reply.volume.volume_id
+        await view.vfs.go_on(reply)
 
     @property
     def views(self) -> int:

@@ -47,7 +47,7 @@ class ViewAdapter(FuseAdapter):
         entry.generation = self._generation
         return entry
 
-    def _file_info(self, handle: int, ino: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
         return pyfuse3.FileInfo(fh=self._base | handle, keep_cache=True)
 
     def _folder_handle(self, handle: int) -> int:

@@ -6,7 +6,11 @@ goes on with another engine when it was rolled back to another lineage, and when
 (`go_on`); when that happens is `following.py`'s and `sharing.py`'s.
 
 Fails with FsError for what POSIX defines, with the errors of the data path and the session for the rest (mapped to
-errno by the adapter). After the session lapsed, or a commit failed for good, everything raises `failure`.
+errno by the adapter). After a commit failed for good, or the volume was deleted, everything raises `failure`.
+
+A mount whose session ended is *cut off*: requests wait at the gate until it has its volume again (`reattaching.py`),
+then it goes on. What was not committed is lost: handles of files with such data give EIO until they are closed, and
+fsync gives EIO to those that were open and had any change that was not committed.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from errno import EBADF, EISDIR, ENOENT, EROFS, ESTALE
+from errno import EBADF, EIO, EISDIR, ENOENT, EROFS, ESTALE
 from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple, cast
 
@@ -26,13 +30,13 @@ from redfs.client.fs.gate import Gate
 from redfs.client.fs.handles import Handle, MovedEnd
 from redfs.client.fs.local_engine import LocalEngine, Place
 from redfs.client.fs.metadata import Metadata
-from redfs.client.fs.name_requests import ForgetName, NameRequests, nobody_remembers
+from redfs.client.fs.names import Place as NamedPlace
 from redfs.client.fs.names import RememberedNames
 from redfs.client.fs.remote_engine import ChangeNumbers, RemoteEngine
 from redfs.core.errors import FsError, InternalError, LeaseLapsed, RedfsError, RolledBack
 from redfs.core.ids import ROOT_INO
 from redfs.core.namespace import Context, Entry, Listed, Miss, Removed
-from redfs.core.records import Inode, Slot, Xattr, decode_root, inode_key
+from redfs.core.records import Inode, Slot, Xattr, decode_root, inode_key, name_hash
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -93,11 +97,17 @@ class Vfs:
         """Inode -> open handles."""
         self._stale: dict[int, int] = {}
         """Handle -> inode, of those whose inode the volume does not have any more after it went on as another state."""
+        self._lost: dict[int, bool] = {}
+        """Handles of inodes with changes that were lost when the mount was cut off; true: with data."""
+        self.is_cut_off = False
+        """The session ended, and another one is to follow; `failure` is set meanwhile."""
+        self._times_cut_off = 0
+        self.lost_something = False
+        """What was not committed when the mount was cut off is lost."""
+        self.outlives_sessions = False
+        """The end of the session cuts the mount off instead of ending it."""
         self.names = RememberedNames(config.remembered_names)
-        self._name_requests = NameRequests()
-        self.forget_name: ForgetName = nobody_remembers
-        """Makes the kernel forget a name of a folder."""
-        self._places: dict[int, tuple[int, bytes, int]] = {}
+        self._places: dict[int, NamedPlace] = {}
         """Of folders before a roll-back, until `moved_folders` has compared them; no more than names are remembered."""
         self._statfs: tuple[float, Space] | None = None
         self._numbers = ChangeNumbers()
@@ -107,6 +117,7 @@ class Vfs:
     def _begin(self, attached: pb.AttachReply, unlinked: set[int] | None = None) -> None:
         """The engine for how the volume is attached, new."""
         self.lineage: int = attached.lineage
+        self._root = decode_root(attached.root)
         place = Place(
             self.session,
             self.volume_id,
@@ -126,7 +137,7 @@ class Vfs:
             return
         self.engine = LocalEngine(
             place,
-            Metadata(self.session, self.volume_id, decode_root(attached.root), self.config),
+            Metadata(self.session, self.volume_id, self._root, self.config),
             after=self._last_commit,
             read_only=self.read_only,
             follows=not attached.exclusive and not self.is_snapshot,
@@ -155,11 +166,8 @@ class Vfs:
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
         """The inode that a name has. ENOENT."""
-        with self._name_requests.under_way():
-            entry = await self.engine.lookup(parent, name)
-        if self.is_shared and S_ISDIR(entry.inode.mode) and self.names.folder_of(entry.ino) not in (0, parent):
-            await self._name_requests.moved(self.forget_name, *self.names.places[entry.ino])
-        self.names.saw(entry.ino, parent, name)
+        entry = await self.engine.lookup(parent, name)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return entry
 
     async def getattr(self, ino: int) -> Inode:
@@ -167,7 +175,12 @@ class Vfs:
         try:
             return await self.engine.getattr(ino)
         except FsError as error:
-            raise FsError(ESTALE) if error.errno == ENOENT and ino in self._stale.values() else error from None
+            raise self._missing(ino) if error.errno == ENOENT and ino in self._stale.values() else error from None
+
+    def _missing(self, ino: int) -> FsError:
+        """What the attributes of an open inode give that the volume has no more."""
+        handles = [number for number, stale in self._stale.items() if stale == ino]
+        return FsError(EIO if any(self._lost.get(number) for number in handles) else ESTALE)
 
     async def readlink(self, ino: int) -> bytes:
         """The target of a symbolic link."""
@@ -200,53 +213,45 @@ class Vfs:
     async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int = 0) -> tuple[int, Entry]:
         """Makes a file and opens it: (handle, entry)."""
         self._writable()
-        with self._name_requests.under_way():
-            entry = await self.engine.create(ctx, parent, name, mode, flags)
-        self.names.saw(entry.ino, parent, name)
+        entry = await self.engine.create(ctx, parent, name, mode, flags)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return self._open_file(entry.ino, flags), entry
 
     async def mknod(self, ctx: Context, parent: int, name: bytes, mode: int, rdev: int) -> Entry:
         self._writable()
-        with self._name_requests.under_way():
-            return self._made(parent, name, await self.engine.mknod(ctx, parent, name, mode, rdev))
+        return self._made(parent, name, await self.engine.mknod(ctx, parent, name, mode, rdev))
 
     async def mkdir(self, ctx: Context, parent: int, name: bytes, mode: int) -> Entry:
         self._writable()
-        with self._name_requests.under_way():
-            return self._made(parent, name, await self.engine.mkdir(ctx, parent, name, mode))
+        return self._made(parent, name, await self.engine.mkdir(ctx, parent, name, mode))
 
     async def symlink(self, ctx: Context, parent: int, name: bytes, target: bytes) -> Entry:
         self._writable()
-        with self._name_requests.under_way():
-            return self._made(parent, name, await self.engine.symlink(ctx, parent, name, target))
+        return self._made(parent, name, await self.engine.symlink(ctx, parent, name, target))
 
     def _made(self, parent: int, name: bytes, entry: Entry) -> Entry:
-        self.names.saw(entry.ino, parent, name)
+        self.names.saw(entry.ino, parent, name, entry.inode.mode)
         return entry
 
     async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
         self._writable()
-        with self._name_requests.under_way():
-            return await self.engine.link(ctx, ino, new_parent, new_name)
+        return await self.engine.link(ctx, ino, new_parent, new_name)
 
     async def unlink(self, ctx: Context, parent: int, name: bytes) -> None:
         self._writable()
-        with self._name_requests.under_way():
-            self._removed(await self.engine.unlink(ctx, parent, name))
+        self._removed(await self.engine.unlink(ctx, parent, name))
 
     async def rmdir(self, ctx: Context, parent: int, name: bytes) -> None:
         self._writable()
-        with self._name_requests.under_way():
-            self._removed(await self.engine.rmdir(ctx, parent, name))
+        self._removed(await self.engine.rmdir(ctx, parent, name))
 
     async def rename(
         self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> None:
         """Moves a name. Where it replaces another, the moved file's data is recorded first."""
         self._writable()
-        with self._name_requests.under_way():
-            renamed = await self.engine.rename(ctx, old_parent, old_name, new_parent, new_name, flags)
-        self.names.saw(renamed.ino, new_parent, new_name)
+        renamed = await self.engine.rename(ctx, old_parent, old_name, new_parent, new_name, flags)
+        self.names.saw(renamed.ino, new_parent, new_name, renamed.inode.mode)
         if renamed.replaced is not None:
             self._removed(renamed.replaced)
 
@@ -365,6 +370,8 @@ class Vfs:
 
     def flush(self, handle: int) -> None:
         """At each close: raises why data of the file could not be stored, if so. It is kept and tried again."""
+        if self._lost.get(handle):
+            raise FsError(EIO)
         if handle in self._stale:
             return  # all that was written is in the snapshot that was kept
         file = self._file(handle)
@@ -376,6 +383,8 @@ class Vfs:
 
     async def fsync(self, handle: int) -> None:
         """Returns when the file's data and every namespace operation so far are durable."""
+        if handle in self._lost:
+            raise FsError(EIO)
         await self.fsync_inode(self._file(handle).ino)
 
     async def fsync_inode(self, ino: int) -> None:
@@ -387,6 +396,7 @@ class Vfs:
     async def release(self, ctx: Context, handle: int) -> None:
         """The last close of a handle."""
         file = self._files.pop(handle, None)
+        self._lost.pop(handle, None)
         if file is not None:
             await self._closed(ctx, file.ino)
         else:
@@ -401,6 +411,8 @@ class Vfs:
             await self.engine.closed(ctx, ino)
 
     def _file(self, handle: int) -> Handle:
+        if self._lost and self._lost.get(handle):
+            raise FsError(EIO)
         file = self._files.get(handle)
         if file is None:
             raise self._not_open(handle)
@@ -449,14 +461,15 @@ class Vfs:
         if ino is None:
             raise self._not_open(handle)
         listed = await self.engine.readdir(ino, after_cookie, limit)
-        for entry, _ in listed:
+        for entry, inode in listed:
             if entry.cookie > 2:
-                self.names.saw(entry.ino, ino, entry.name)
+                self.names.saw(entry.ino, ino, entry.name, inode.mode)
         return listed
 
     async def releasedir(self, ctx: Context, handle: int) -> None:
         """Closes a folder."""
         ino = self._folders.pop(handle, None)
+        self._lost.pop(handle, None)
         if ino is not None:
             await self._closed(ctx, ino)
         else:
@@ -464,6 +477,8 @@ class Vfs:
 
     async def fsyncdir(self, handle: int) -> None:
         """Returns when every namespace operation so far is durable."""
+        if handle in self._lost:
+            raise FsError(EIO)
         if not self.read_only:
             self._alive()
             await self.engine.barrier()
@@ -497,18 +512,51 @@ class Vfs:
 
     def fail(self, error: RedfsError) -> None:
         """The mount has come to its end: nothing can be stored any more. Says in the log what is lost."""
-        if self.failure is not None:
+        if isinstance(error, LeaseLapsed) and self.outlives_sessions:
+            self.cut_off(error)
+        else:
+            self._end(error)
+
+    def _end(self, error: RedfsError) -> None:
+        if self.failure is not None and not self.is_cut_off:
             return
+        told, self.is_cut_off = self.is_cut_off, False
         self.failure = error
-        self.gate.open()  # whoever waits for a roll-back gets the error
+        self.gate.open(by_force=True)  # whoever waits for a roll-back gets the error
         if not self.read_only:
             log.error("%s", error)
-            self._tell_lost()
+            if not told:
+                self._tell_lost()
         self.engine.fail(error)
+
+    def cut_off(self, error: RedfsError) -> None:
+        """The session has ended: nothing begins any more, and what is under way fails.
+
+        Says in the log what is lost, and remembers which handles have to be told. It ends with `go_on` under another
+        session.
+        """
+        self._times_cut_off += 1
+        if self.failure is not None:
+            return
+        self.failure, self.is_cut_off = error, True
+        self.gate.shut()
+        log.error("%s", error)
+        self._tell_lost()
+        data, anything = self.engine.unsure()
+        self.lost_something = self.lost_something or bool(anything)
+        numbers = {number: handle.ino for number, handle in self._files.items()} | self._folders
+        for number, ino in numbers.items():
+            if ino in anything:
+                self._lost[number] = self._lost.get(number, False) or ino in data
+        self.engine.fail(error)
+
+    def gone(self) -> None:
+        """The volume was deleted: the mount ends for good."""
+        self._end(LeaseLapsed(f"'{self.volume_name}' was deleted while it was mounted: unmount it"))
 
     def _tell_lost(self) -> None:
         """Says in the log what was told to be written and is not committed."""
-        lost = [self.names.path_of(ino) for ino in self.engine.unsaved()]
+        lost = [self.names.path_of(ino) for ino in sorted(self.engine.unsure()[0])]
         for path in lost[:LISTED_LOST_FILES]:
             log.error("unsaved changes are lost: %s", path)
         if len(lost) > LISTED_LOST_FILES:
@@ -519,16 +567,12 @@ class Vfs:
     def on_gone(self, volume_id: int) -> None:
         """The coordinator says that a volume was deleted."""
         if volume_id == self.volume_id:
-            self.fail(LeaseLapsed(f"'{self.volume_name}' was deleted while it was mounted: unmount it"))
+            self.gone()
 
     def on_lapsed(self) -> None:
         """The coordinator ended the session."""
-        self.fail(
-            LeaseLapsed(
-                f"the coordinator ended this mount of '{self.volume_name}', because it was silent for too long: "
-                "unmount and mount again"
-            )
-        )
+        told = f"the coordinator ended this mount of '{self.volume_name}', because it was silent for too long"
+        self.fail(LeaseLapsed(told if self.outlives_sessions else f"{told}: unmount and mount again"))
 
     async def close(self) -> None:
         """Makes everything durable, trying for `give_up_s`. Raises what stood in the way; then data is lost."""
@@ -539,6 +583,10 @@ class Vfs:
                 try:
                     await self.sync()
                     break
+                except LeaseLapsed:
+                    if self.is_cut_off and not self.lost_something:
+                        return  # nothing was left to be made durable
+                    raise
                 except TRANSIENT as error:
                     if self._clock() >= deadline_s:
                         self.fail(error)
@@ -578,8 +626,11 @@ class Vfs:
         What is known is forgotten. What is not committed is lost and named in the log; whoever waits for it gets
         RolledBack: that cannot be where the mount was held before. Handles of inodes that are not there any more are
         stale. Raises what the session does, then everything is as before: do it again.
+
+        Where the mount was cut off, all that was told then, and commits are numbered as the new session's.
         """
-        if not self.is_clean:
+        cut_off, times = self.is_cut_off, self._times_cut_off
+        if not self.is_clean and not cut_off:
             log.error("'%s' was rolled back while this mount had changes that were not committed", self.volume_name)
             self._tell_lost()
             await self.engine.abandon(RolledBack(f"'{self.volume_name}' was rolled back while this was written"))
@@ -590,8 +641,10 @@ class Vfs:
             Metadata(self.session, self.volume_id, decode_root(attached.root), self.config)
         )
         ends = {ino: self._moved_end(ino, inode) for ino, inode in there.items() if S_ISREG(inode.mode)}
-        places = self._folder_places()
-        if isinstance(old, LocalEngine):
+        places = {ino: place for ino, place in self.names.places.items() if place.is_folder}
+        if cut_off:
+            self._last_commit = self.session.last_commit
+        elif isinstance(old, LocalEngine):
             self._last_commit = max(old.acknowledged, self.session.last_commit)
         unlinked = {ino for ino, inode in there.items() if not inode.nlink}
         before = self.lineage
@@ -610,30 +663,24 @@ class Vfs:
         self._places = places
         self.names.places.clear()
         self._statfs = None
+        if cut_off and self.is_cut_off and times == self._times_cut_off:
+            self.failure, self.is_cut_off = None, False
+            self.lost_something = False
         self.on_mode()
         return list(there)
 
-    def _folder_places(self) -> dict[int, tuple[int, bytes, int]]:
-        """Where the kernel may know folders: inode -> (folder above, name, the name's hash)."""
-        if not isinstance(self.engine, LocalEngine):
-            return {}  # it remembers nothing
-        places = {}
-        for ino, (parent, name) in self.names.places.items():
-            inode = cast("Inode | None", self.engine.metadata.peek(inode_key(ino)))
-            if inode is not None and S_ISDIR(inode.mode):
-                places[ino] = (parent, name, inode.name_hash)
-        return places
-
     async def moved_folders(self) -> list[tuple[int, bytes]]:
-        """After a roll-back: names (folder above, name) that folders had before it, which have another place now."""
+        """After the volume went on as another state: names (folder above, name) that folders had, which have another
+        place now."""
         moved = []
-        metadata = self.local.metadata if self._places else None
-        while self._places and metadata is not None:
+        metadata = Metadata(self.session, self.volume_id, self._root, self.config)
+        while self._places:
             part = [self._places.popitem() for _ in range(min(len(self._places), OPEN_PER_FETCH))]
             await metadata.fetch(Miss(keys=[inode_key(ino) for ino, _ in part]))
-            for ino, (parent, name, name_hash) in part:
+            for ino, (parent, name, _) in part:
                 inode = cast("Inode | None", metadata.peek(inode_key(ino)))
-                if inode is not None and (inode.parent, inode.name_hash) != (parent, name_hash):
+                place = parent, name_hash(self._root.hash_seed, name)
+                if inode is not None and (inode.parent, inode.name_hash) != place:
                     moved.append((parent, name))
         return moved
 

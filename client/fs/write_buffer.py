@@ -419,7 +419,8 @@ class WriteBuffer:
         assert frozen is not None
         slot.frozen = None
         if file.orphaned:
-            self.charged_bytes -= frozen.charge + (newer.charge if newer is not None else 0)
+            self.charged_bytes -= frozen.charge
+            self._drop_active(file, slot)
             del file.slots[number]
             return
         before = frozen.charge + (newer.charge if newer is not None else 0)

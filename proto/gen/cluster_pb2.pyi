@@ -1007,14 +1007,24 @@ class Alone(_message.Message):
     def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
 
 class Forget(_message.Message):
-    __slots__ = ("forget_id", "volume_id", "inodes")
+    __slots__ = ("forget_id", "volume_id", "inodes", "names")
     FORGET_ID_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
     forget_id: int
     volume_id: int
     inodes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+    names: _containers.RepeatedCompositeFieldContainer[NameIn]
+    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[NameIn, _Mapping]]] = ...) -> None: ...
+
+class NameIn(_message.Message):
+    __slots__ = ("parent", "name")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    parent: int
+    name: bytes
+    def __init__(self, parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
 
 class ForgetDone(_message.Message):
     __slots__ = ("forget_id",)

@@ -132,10 +132,14 @@ class RunningPool:
 
     def mount(self, volume: str, *options: str) -> Path:
         """Mounts on a new folder."""
-        self._mounted += 1
-        where = self.folder / f"mount-{self._mounted}"
+        where = self.mount_folder()
         self.redfs("mount", volume, str(where), *options)
         return where
+
+    def mount_folder(self) -> Path:
+        """A new folder to mount on."""
+        self._mounted += 1
+        return self.folder / f"mount-{self._mounted}"
 
     def umount(self, where: Path) -> None:
         """Unmounts, with everything written."""
