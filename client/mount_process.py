@@ -396,7 +396,8 @@ async def _save(vfs: Vfs) -> str | None:
 async def _tick(vfs: Vfs, folder: SnapshotsFolder | None, reporter: FiguresReporter) -> None:
     while True:
         await asyncio.sleep(TICK_S)
-        vfs.tick()
+        if vfs.session.is_serving:  # else its segments may be nobody's by now, and what is written to them lost space
+            vfs.tick()
         reporter.tick()
         if folder is not None:
             folder.views.tick()

@@ -11,6 +11,7 @@ mounted there), and whatever error kept the mount process from starting, as it r
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from redfs.core.errors import BY_CODE, Busy, InternalError, InvalidArgument, NotFound, RedfsError, Unavailable
 
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 FUSE_TYPE = "fuse.redfs"
 """File system type in /proc/mounts."""
 RECORD_VERSION = 1
@@ -264,12 +266,22 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
     _raise_loss(path)
 
 
+def _umount_as_root(path: Path, *, lazy: bool, force: bool) -> None:
+    """umount(8) would look at the mount first, and wait as long as one that is cut off does."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = UMOUNT_NOFOLLOW | (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0)
+    if libc.umount2(os.fsencode(path), flags):
+        error = ctypes.get_errno()
+        if error == errno.EBUSY:
+            raise Busy(f"{path} is in use: close what uses it (`fuser -vm {path}` shows it), then unmount again")
+        raise Unavailable(f"cannot unmount {path}: {os.strerror(error)}")
+
+
 def _umount(path: Path, *, lazy: bool, force: bool = False) -> None:
     if os.geteuid() == 0:
-        # -i: without the helper umount.fuse.redfs, which may be what called this.
-        command = ["umount", "-i", *(["-l"] if lazy else []), *(["-f"] if force else []), str(path)]
-    else:
-        command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
+        _umount_as_root(path, lazy=lazy, force=force)
+        return
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), str(path)]
     try:
         done = subprocess.run(
             command,

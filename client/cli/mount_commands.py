@@ -107,8 +107,8 @@ def mount(volume: str, folder: Path, foreground: bool, read_only: bool, shared: 
 
 
 @click.command(cls=Command)
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-def umount(folder: Path) -> None:
+@click.argument("folder", metavar="DIR")  # no click.Path: that looks at the mount, which may not answer
+def umount(folder: str) -> None:
     """Unmount a folder.
 
     Returns when everything written there is safe in the pool. Fails while the mount is in use.
@@ -116,6 +116,6 @@ def umount(folder: Path) -> None:
     from redfs.client import mounting
 
     chosen = settings()
-    where = folder.expanduser().absolute()
+    where = Path(folder).expanduser().absolute()
     mounting.unmount(where)
     chosen.emit({"mountpoint": str(where)}, lambda: click.echo(f"Unmounted {output.short_path(where)}"))

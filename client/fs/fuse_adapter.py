@@ -93,6 +93,8 @@ _OF_WHAT_WAS_FOUND = frozenset((
 """Requests for which an inode that is gone was found under its name a moment before. Where other hosts write, another
 may have taken its place: with ESTALE the kernel looks again; with ENOENT a name would be gone that is always there."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
+DATA_REQUESTS = frozenset(("read", "write", "flush", "fsync", "release"))
+"""What the kernel may wait for while it drops pages; none of them tells it that its pages are still good."""
 SNAPSHOTS = b".snapshots"
 """The folder of snapshots at the top of a volume."""
 
@@ -129,14 +131,16 @@ def _request(
 ) -> Callable[Concatenate[FuseAdapter, P], Coroutine[Any, Any, T]]:
     """Waits for the lease and the gate, calls, maps errors, counts. The first argument numbers an inode or a handle."""
 
+    data = method.__name__ in DATA_REQUESTS
+
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
         began_ns = perf_counter_ns()
         gate = self.gate
         try:
             if args[0] >= FIRST_NUMBER:  # type: ignore[operator]  # an int, which ParamSpec cannot say
                 return cast("T", await self.in_snapshots(method.__name__, args))
-            while not (gate.is_open and self.session.is_serving):
-                await self.serving()
+            while not ((gate.is_open or (data and gate.lets_data_pass)) and self.session.is_serving):
+                await self.serving(data=data)
             gate.inside += 1
             try:
                 return await method(self, *args, **kwargs)
@@ -195,7 +199,7 @@ class FuseAdapter(pyfuse3.Operations):
             self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
             self._keep_cache = vfs.is_snapshot or not vfs.follows
 
-    async def serving(self) -> None:
+    async def serving(self, *, data: bool = False) -> None:
         """Waits for the lease and the gate, with a bound."""
         if not self._waiting:
             why = (
@@ -208,7 +212,7 @@ class FuseAdapter(pyfuse3.Operations):
         try:
             async with asyncio.timeout(self.vfs.config.give_up_s):
                 await self.session.serving()
-                await self.gate.admitted()
+                await self.gate.admitted(data=data)
         except TimeoutError:
             raise Unavailable("the coordinator has been away for too long") from None
         finally:

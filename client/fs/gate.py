@@ -19,11 +19,13 @@ from contextlib import asynccontextmanager
 class Gate:
     """See the module. A request counts itself, as the adapter does inline, or uses `passed`."""
 
-    __slots__ = ("_changed", "inside", "is_open", "is_shut")
+    __slots__ = ("_changed", "inside", "is_open", "is_shut", "lets_data_pass")
 
     def __init__(self) -> None:
         self.is_open = True
         self.is_shut = False
+        self.lets_data_pass = False
+        """Closed, but reads and writes of open files go in: the kernel may wait for some while it drops pages."""
         self.inside = 0
         self._changed: list[asyncio.Future[None]] = []
 
@@ -33,14 +35,19 @@ class Gate:
 
     def shut(self) -> None:
         """Closes it to all who would open it."""
-        self.is_open, self.is_shut = False, True
+        self.is_open, self.is_shut, self.lets_data_pass = False, True, False
+
+    def let_data_pass(self) -> None:
+        """Lets reads and writes of open files in, and nothing else, until it is opened or shut."""
+        self.lets_data_pass = True
+        self._wake()
 
     def open(self, *, by_force: bool = False) -> None:
         """Lets everything in that waits, unless it is shut."""
         if by_force:
             self.is_shut = False
         if not self.is_shut:
-            self.is_open = True
+            self.is_open, self.lets_data_pass = True, False
             self._wake()
 
     def left(self) -> None:
@@ -48,9 +55,9 @@ class Gate:
         if not self.inside:
             self._wake()
 
-    async def admitted(self) -> None:
-        """Returns when the gate is open. Count yourself in before the next await."""
-        while not self.is_open:
+    async def admitted(self, *, data: bool = False) -> None:
+        """Returns when the gate is open, or lets `data` pass. Count yourself in before the next await."""
+        while not (self.is_open or (data and self.lets_data_pass)):
             await self._change()
 
     async def empty(self) -> None:

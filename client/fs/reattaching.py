@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from redfs.client.fs.config import Session
@@ -30,6 +30,9 @@ from redfs.core.errors import LeaseLapsed, NotFound, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
+
+DROP_S = 10.0
+"""For the kernel to drop pages of open files, which waits for nothing but reads and writes: it takes milliseconds."""
 
 
 class RenewableSession(Session, Protocol):
@@ -151,11 +154,22 @@ class Reattaching:
             if vfs.failure is not None:
                 return  # it ended again
             log.warning("'%s' is attached again: requests go on", vfs.volume_name)
+            await self._drop_pages(opened)
+            if vfs.failure is not None:
+                return
             vfs.gate.open(by_force=True)
-            await self._kernel.forget(opened)
             await self._following.forget_moved()
         if vfs.is_shared:
             await self._sharing.alone(vfs.volume_id)  # an order to that effect may have come too early
+
+    async def _drop_pages(self, opened: Sequence[int]) -> None:
+        """Before anything tells the kernel attributes: equal times and sizes would tell it that its pages are good."""
+        self._vfs.gate.let_data_pass()
+        try:
+            async with asyncio.timeout(DROP_S):
+                await self._kernel.forget(opened)
+        except TimeoutError:
+            log.error("the kernel does not drop the pages of open files: they may show old data for a moment")
 
     async def _go_on(self) -> None:
         vfs = self._vfs

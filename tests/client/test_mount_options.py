@@ -68,10 +68,10 @@ def test_a_sloppy_call_ignores_what_it_does_not_know() -> None:
         parse_options("remount", sloppy=True)
 
 
-def helper(*words: str) -> tuple[int, str]:
+def helper(*words: str, module: str = "mount_helper") -> tuple[int, str]:
     """A call of mount.fuse.redfs: exit code and what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "redfs.client.cli.mount_helper", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"redfs.client.cli.{module}", *words], capture_output=True, text=True, check=False
     )
     return done.returncode, done.stderr
 
@@ -99,3 +99,12 @@ def test_a_fake_call_mounts_nothing(tmp_path: Path) -> None:
     assert mount_helper.main(words) == 0
     assert mount_helper.main([*words, "-o", "nosense"]) == 1
     assert mount_helper.main([*words, "-s", "-o", "nosense"]) == 0
+
+
+def test_umounts_helper_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+    code, said = helper(str(tmp_path), "--nonsense", module="umount_helper")
+    assert (code, said) == (1, "umount.fuse.redfs: unrecognized arguments: --nonsense\n")
+    code, said = helper(str(tmp_path), "-n", "-v", "-t", "fuse.redfs", module="umount_helper")
+    assert code == 32
+    assert said.startswith(f"umount.fuse.redfs: no volume is mounted on {tmp_path}")
+    assert said.count("\n") == 1

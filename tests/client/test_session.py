@@ -627,3 +627,88 @@ def test_a_lease_serves_two_thirds_from_when_the_renewal_was_sent() -> None:
     lease.renewed(5.0, 15.0)
     assert lease.serving(19.9), "a late answer to an older renewal takes nothing away"
     assert lease.renewal_interval_s() == 5.0
+
+
+async def test_after_a_lapse_another_session_is_begun_on_the_same_object() -> None:
+    reached = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def ends(stream: Stream) -> None:
+        await stream.accept()
+        await stream.fail((await stream.next()).request_id, "lease_lapsed", "ended")
+
+    async def away(stream: Stream) -> None:
+        opened = (await stream.next()).open
+        assert (opened.session_id, opened.token) == (0, b"")
+        reached.set()
+        await go_on.wait()
+        await stream.fail(1, "unavailable", "starting")
+
+    async def begins(stream: Stream) -> None:
+        opened = await stream.accept(session_id=8)
+        assert (opened.session_id, opened.token) == (0, b"")
+        request = await stream.next()
+        assert request.WhichOneof("body") == "commit", "nothing of the old session, no question after a resumed stream"
+        await stream.answer(request)
+        await stream.until_closed()
+
+    async def resumed() -> None:
+        raise AssertionError("it was not resumed")
+
+    async with serving(ends, away, begins) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        lapsed = asyncio.Event()
+
+        def on_lapsed() -> None:
+            session.goes_on_anew()
+            lapsed.set()
+
+        session.on_lapsed = on_lapsed
+        session.on_resumed = resumed
+        with pytest.raises(LeaseLapsed):
+            await session.call(commit=pb.Commit(number=4))
+        await lapsed.wait()
+        beginning = asyncio.create_task(session.begin_anew())
+        waiting = asyncio.create_task(session.serving())
+        await reached.wait()
+        with pytest.raises(LeaseLapsed):
+            await session.call(commit=pb.Commit(number=5))
+        assert not session.is_serving
+        assert not waiting.done()
+        go_on.set()
+        await beginning
+        await waiting
+        assert (session.session_id, session.last_commit) == (8, 3)
+        assert (await session.call(commit=pb.Commit(number=1))).number == 1
+        await session.close()
+
+
+async def test_a_session_that_is_closed_is_not_begun_anew() -> None:
+    async def ends(stream: Stream) -> None:
+        await stream.accept()
+        await stream.fail((await stream.next()).request_id, "lease_lapsed", "ended")
+
+    async def silent(stream: Stream) -> None:
+        await stream.next()
+        await stream.next()
+
+    async with serving(ends, silent) as (address, _):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        lapsed = asyncio.Event()
+
+        def on_lapsed() -> None:
+            session.goes_on_anew()
+            lapsed.set()
+
+        session.on_lapsed = on_lapsed
+        with pytest.raises(LeaseLapsed):
+            await session.call(commit=pb.Commit(number=4))
+        await lapsed.wait()
+        beginning = asyncio.create_task(session.begin_anew())
+        waiting = asyncio.create_task(session.serving())
+        await asyncio.sleep(0)
+        await session.close()
+        with pytest.raises((LeaseLapsed, Unavailable)):
+            await beginning
+        with pytest.raises(LeaseLapsed):
+            await waiting

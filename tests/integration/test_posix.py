@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import mmap
 import os
 import shutil
@@ -203,6 +204,22 @@ def test_umount8_returns_when_all_is_safe(
     assert "not mounted" in again
     stored = hashlib.sha256((pool.mount("leaving") / "file").read_bytes()).hexdigest()
     assert digest.split()[0] == stored
+
+
+def test_a_lazy_umount8_returns_at_once_and_what_is_written_later_is_stored(
+    pool: RunningPool, tmp_path: Path, mount8: Callable[[str], subprocess.CompletedProcess[str]]
+) -> None:
+    pool.redfs("volume", "create", "lazy", "--protect", "ec:2+1")
+    where = tmp_path / "lazy"
+    where.mkdir()
+    done = mount8(
+        f"mount -t fuse.redfs redfs:lazy {where} -o pool={pool.local.folder}; exec 3>{where}/late;"
+        f" umount -l {where}; cat {mounting.record_path(where)}; echo later >&3"
+    )
+    assert done.returncode == 0, done.stderr
+    pid = json.loads(done.stdout)["pid"]
+    wait_for(lambda: mounting.process_started(pid) is None, "the mount's process is gone")
+    assert (pool.mount("lazy") / "late").read_text() == "later\n"
 
 
 def test_the_helper_gives_other_mounts_back_to_umount8(

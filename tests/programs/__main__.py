@@ -43,6 +43,7 @@ def main() -> int:
     options = parser.parse_args()
     if (options.pool is None) != (options.volume is None) or (options.pool and len(options.folder) > 1):
         parser.error("remounts need --pool and --volume, and one --folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what a check has started is ended
     mount = Mount(options.folder[0].resolve(), options.pool, options.volume) if options.pool else None
     failed = 0
     for name in options.only or [name for name in CHECKS if name not in options.skip]:
@@ -51,9 +52,8 @@ def main() -> int:
         base = f"{name}-{os.getpid()}"
         views = tuple(folder.resolve() / base for folder in options.folder)
         views[0].mkdir()
-        place = Place(
-            views, reference, options.scale, mount and mount.again, mount and mount.kill, options.seed
-        )  # fmt: skip
+        again, kill = (mount.again, mount.kill) if mount else (None, None)
+        place = Place(views, reference, options.scale, again, kill, options.seed)
         began = time.monotonic()
         try:
             CHECKS[name](place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 from tests.programs.place import Place, needs, run
@@ -41,11 +42,8 @@ def check_git(place: Place) -> None:
         assert _git(repository, "diff-files", "--name-only") == "", "files look changed to the index"
 
 
-def _history(work: Path, chance: object, files: int) -> str:
-    """Makes a repository with two commits and a branch; the id of its last tree."""
-    import random
-
-    assert isinstance(chance, random.Random)
+def _history(work: Path, chance: random.Random, files: int) -> str:
+    """Makes a repository with three commits and a branch that is merged; the id of its last tree."""
     work.mkdir()
     _git(work, "init", "--quiet", "--initial-branch=main")
     names = [f"d{n % 40}/e{n % 7}/file{n}.txt" for n in range(files)]

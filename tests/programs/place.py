@@ -5,6 +5,7 @@ the mount meanwhile. A check is a function of a place; it fails with an Assertio
 from __future__ import annotations
 
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -97,8 +98,6 @@ def run(
 
 
 def group_of(user: str) -> int:
-    import pwd
-
     return pwd.getpwnam(user).pw_gid
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL: pgbench, kill -9 of all of it and of the mount, recovery; what was acknowledged is there, and consistent."""
+"""PostgreSQL: pgbench, kill -9 of all of it and of the mount, recovery; what was acknowledged is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.programs.place import Missing, Place, group_of, run
@@ -108,8 +108,9 @@ class Server:
             )  # fmt: skip
         try:
             deadline = time.monotonic() + WAIT_S
-            while self.answers("pg_isready", *self.where("postgres")) != 0:
-                assert server.poll() is None and time.monotonic() < deadline, f"no start: {log.read_text()[-2000:]}"
+            while not self.is_ready():
+                assert server.poll() is None, f"the server ended: {log.read_text()[-2000:]}"
+                assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.05)
             yield server.pid
         finally:
@@ -131,9 +132,8 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def bench(self, end: object) -> int:
+    def bench(self, end: Callable[[], None]) -> int:
         """Runs pgbench until something is killed under it: how many transactions were acknowledged."""
-        assert callable(end)
         words = [
             str(self.binaries / "pgbench"), f"--client={CLIENTS}", f"--time={int(WAIT_S)}", "--no-vacuum",
             *self.where(),
@@ -144,7 +144,8 @@ class Server:
             deadline = time.monotonic() + WAIT_S
             until = time.monotonic() + SECONDS * self.place.scale
             while self.history() < before + 20 or time.monotonic() < until:
-                assert bench.poll() is None and time.monotonic() < deadline, "pgbench does not get on"
+                assert bench.poll() is None, "pgbench ended by itself"
+                assert time.monotonic() < deadline, "pgbench does not get on"
                 time.sleep(0.2)
             end()
             out, said = bench.communicate(timeout=WAIT_S)
@@ -180,9 +181,9 @@ class Server:
     def call(self, program: str, *words: str) -> str:
         return run(self.binaries / program, *words, user=self.user, cwd=Path("/"))
 
-    def answers(self, program: str, *words: str) -> int:
-        words = tuple(word for word in words if not word == "postgres")
-        return subprocess.run([self.binaries / program, "-q", *words], check=False).returncode
+    def is_ready(self) -> bool:
+        words = [str(self.binaries / "pg_isready"), "-q", f"--host={self.sockets}", f"--port={PORT}"]
+        return subprocess.run(words, check=False).returncode == 0
 
 
 def _unprivileged() -> str | None:

@@ -121,7 +121,7 @@ def takes_attributes(folder: Path) -> bool:
 
 
 def make_tree(place: Place, top: Path, files: int, attributes: bool) -> None:
-    """Files of many sizes, links of both kinds, sparse ones, pipes, odd names, and with `attributes` xattrs and ACLs."""
+    """Files of many sizes, links, sparse ones, a pipe, odd names; with `attributes` also xattrs and ACLs."""
     chance = place.random()
     top.mkdir()
     folders = [top]
