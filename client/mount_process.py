@@ -248,7 +248,8 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         store = BlockStore(session, attached.volume, nodes, cache, data_config)
         reader = BlockReader(session, nodes, cache, data_config)
         try:
-            config = FsConfig(give_up_s=options.give_up_s, relatime=options.relatime)
+            may_share = options.shared or attached.volume.shared
+            config = FsConfig(give_up_s=options.give_up_s, relatime=options.relatime, may_share=may_share)
             vfs = Vfs(session, attached, store, reader, config)
             volume = attached.volume
             folder = (
