@@ -8,14 +8,63 @@ run goes on unless `--stop` is given. Exit code 1 where any failed.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from tests.hosts.network import why_no_network
 from tests.hosts.rig import NODES, Rig
 from tests.hosts.run import Runner
 from tests.hosts.schedule import draw
+
+ENDS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Tally:
+    """What came of all schedules so far."""
+
+    run: int = 0
+    operations: int = 0
+    unknown: int = 0
+    failed: list[int] = field(default_factory=list)
+    undecided: list[int] = field(default_factory=list)
+    began_s: float = field(default_factory=time.monotonic)
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{self.run} schedules in {time.monotonic() - self.began_s:.0f} s, {self.operations} operations, "
+            f"{self.unknown} of unknown outcome; failed: {self.failed or 'none'}; undecided: {self.undecided or 'none'}"
+        )
+
+
+def tell(seed: int, runner: Runner, tally: Tally) -> None:
+    """Runs a schedule, and prints what came of it."""
+    print(f"seed {seed}: {draw(seed, NODES).describe()}", flush=True)
+    outcome = runner.run(seed)
+    tally.run += 1
+    tally.operations += outcome.operations
+    tally.unknown += outcome.unknown
+    what = "FAILED" if outcome.problems else "undecided" if outcome.undecided else "good"
+    if what != "good":
+        (tally.failed if outcome.problems else tally.undecided).append(seed)
+    said = f"{outcome.operations} operations, {outcome.unknown} of unknown outcome"
+    print(f"  {what}: {said}, {outcome.seconds:.1f} s", flush=True)
+    for problem in (*outcome.problems, *outcome.undecided):
+        print(f"  {problem}", flush=True)
+    if outcome.kept:
+        print(f"  kept in {outcome.kept}; again: --seed {seed} --schedules 1", flush=True)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Once: what comes after the first signal must not keep everything from being taken away."""
+    for each in ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -36,36 +85,25 @@ def main() -> int:
     if reason is not None:
         print(f"hosts: {reason}", file=sys.stderr)
         return 2
-    failed: list[int] = []
-    undecided: list[int] = []
-    operations = unknown = 0
-    began_s = time.monotonic()
+    tally = Tally()
+    problems: list[str] = []
+    for number in ENDS:
+        signal.signal(number, _end)
     with Rig() as rig:
         runner = Runner(rig, options.keep.absolute())
-        for seed in seeds:
-            print(f"seed {seed}: {draw(seed, NODES).describe()}", flush=True)
-            outcome = runner.run(seed)
-            operations += outcome.operations
-            unknown += outcome.unknown
-            what = "FAILED" if outcome.problems else "undecided" if outcome.undecided else "good"
-            said = f"{outcome.operations} operations, {outcome.unknown} of unknown outcome"
-            print(f"  {what}: {said}, {outcome.seconds:.1f} s", flush=True)
-            for problem in (*outcome.problems, *outcome.undecided):
-                print(f"  {problem}", flush=True)
-            if outcome.kept:
-                print(f"  kept in {outcome.kept}; again: --seed {seed} --schedules 1", flush=True)
-            if what != "good":
-                (failed if outcome.problems else undecided).append(seed)
-            if failed and options.stop:
-                break
-        problems = [] if failed and options.stop else runner.check()
-        for problem in problems:
-            print(problem)
-    print(
-        f"{len(seeds)} schedules in {time.monotonic() - began_s:.0f} s, {operations} operations, {unknown} of unknown "
-        f"outcome; failed: {failed or 'none'}; undecided: {undecided or 'none'}"
-    )
-    return 1 if failed or problems else 0
+        try:
+            for seed in seeds:
+                tell(seed, runner, tally)
+                if tally.failed and options.stop:
+                    break
+            else:
+                problems = runner.check()
+        except KeyboardInterrupt:
+            print("  broken off")
+    for problem in problems:
+        print(problem)
+    print(tally.summary())
+    return 1 if tally.failed or problems else 0
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ class Network:
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).resolve().parents[2],
+            start_new_session=True,
         )
         self._relays[host] = relay
         assert relay.stdout is not None

@@ -143,6 +143,7 @@ class Hand:
                 stderr=log,
                 text=True,
                 cwd=ROOT,
+                start_new_session=True,  # Ctrl-C is for the rig, which ends it in its turn
                 bufsize=1,
             )
 
@@ -266,6 +267,7 @@ class Rig:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
+                start_new_session=True,  # Ctrl-C is for the rig, which ends it in its turn
             )
 
     def start_coordinator(self) -> None:
@@ -315,6 +317,7 @@ class Rig:
                     stdout=out,
                     stderr=out,
                     cwd=ROOT,
+                    start_new_session=True,
                     env={**os.environ, "REDFS_RUNTIME": str(self.folder / "run")},
                 )
             self._mounted[host] = process

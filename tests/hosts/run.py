@@ -216,16 +216,17 @@ class Runner:
         faults.start(time.monotonic())
         deadline = time.monotonic() + PROGRAMS_S
         hung = []
-        for hand in hands.values():
-            answer = hand.answer(deadline - time.monotonic())
-            if answer is None:
-                hung.append(hand)
-            elif "error" in answer:
-                outcome.problems.append(f"worker {hand.number}: {answer['error']}")
-        if hung:
+        try:
+            for hand in hands.values():
+                answer = hand.answer(deadline - time.monotonic())
+                if answer is None:
+                    hung.append(hand)
+                elif "error" in answer:
+                    outcome.problems.append(f"worker {hand.number}: {answer['error']}")
+            if not hung:
+                faults.finish()
+        finally:
             faults.end()
-        else:
-            faults.finish()
         outcome.problems += faults.problems
         rig.network.heal()
         for hand in hung:
