@@ -43,13 +43,13 @@ QUICK_READ_ROWS = 512
 
 
 class Forget(NamedTuple):
-    """Sessions whose kernels must drop what they remember of an inode: its data, or the names where it was."""
+    """Sessions whose kernels must drop what they remember of an inode: its data, or where it was."""
 
     sessions: frozenset[int]
     volume_id: int
     ino: int
-    names: tuple[tuple[int, bytes], ...] = ()
-    """(folder, name) of a folder that was moved; none: it is about data."""
+    moved: tuple[tuple[bytes, ...], ...] = ()
+    """Where folders are now that were moved; none: it is about data."""
 
 
 class Later(NamedTuple):

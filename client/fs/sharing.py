@@ -131,12 +131,12 @@ class Sharing:
                 log.warning("requests wait: the volume cannot be read yet: %s", error)
                 await self._sleep(self._vfs.config.retry_max_s)
 
-    async def forget(self, volume_id: int, inodes: Sequence[int], names: Sequence[tuple[int, bytes]]) -> None:
-        """Returns when the kernel has no pages of these inodes, and does not know these names."""
+    async def forget(self, volume_id: int, inodes: Sequence[int], moved: Sequence[Sequence[bytes]]) -> None:
+        """Returns when the kernel has no pages of these inodes, and knows where folders are that were moved."""
         if volume_id == self._vfs.volume_id and inodes:
             await self._kernel.forget(inodes)
-        if volume_id == self._vfs.volume_id and names:
-            await self._kernel.forget_names(names)
+        if volume_id == self._vfs.volume_id and moved:
+            await self._kernel.look_at(moved)
 
     async def resumed(self) -> None:
         """The stream was away, perhaps because the coordinator begins anew: it is told what is open and held here.

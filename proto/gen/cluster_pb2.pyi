@@ -1007,24 +1007,22 @@ class Alone(_message.Message):
     def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
 
 class Forget(_message.Message):
-    __slots__ = ("forget_id", "volume_id", "inodes", "names")
+    __slots__ = ("forget_id", "volume_id", "inodes", "moved")
     FORGET_ID_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
-    NAMES_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     forget_id: int
     volume_id: int
     inodes: _containers.RepeatedScalarFieldContainer[int]
-    names: _containers.RepeatedCompositeFieldContainer[NameIn]
-    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[NameIn, _Mapping]]] = ...) -> None: ...
+    moved: _containers.RepeatedCompositeFieldContainer[Path]
+    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., moved: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
 
-class NameIn(_message.Message):
-    __slots__ = ("parent", "name")
-    PARENT_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    parent: int
-    name: bytes
-    def __init__(self, parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+class Path(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ForgetDone(_message.Message):
     __slots__ = ("forget_id",)

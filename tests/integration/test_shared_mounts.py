@@ -227,6 +227,23 @@ def test_pages_are_dropped_also_where_somebody_sets_the_time_back(pool: RunningP
     pool.umount(second)
 
 
+def test_a_folder_that_is_open_here_is_moved_there_and_moved_on_here(pool: RunningPool) -> None:
+    first, second = two_mounts(pool, "moved")
+    for name in ("a", "b", "c", "a/open", "a/other"):
+        (first / name).mkdir()
+    held = os.open(second / "a" / "open", os.O_RDONLY | os.O_DIRECTORY)
+    os.listdir(second / "a" / "other")
+    (first / "a" / "open").rename(first / "b" / "there")
+    (second / "b" / "there").rename(second / "c" / "on")
+    os.mkdir("below", dir_fd=held)
+    os.close(held)
+    (first / "a" / "other").rename(first / "c" / "again")
+    (second / "c" / "again").rename(second / "a" / "end")
+    pool.umount(first)
+    pool.umount(second)
+    pool.assert_clean()
+
+
 def test_a_read_only_mount_that_shares_sees_every_change(pool: RunningPool) -> None:
     pool.redfs("volume", "create", "watched", "--protect", "ec:2+1")
     first = pool.mount("watched", "--shared")

@@ -90,7 +90,7 @@ def test_what_cannot_be_stored_is_told_and_kept(world: World) -> None:
     async def full(*_: Any) -> Any:
         raise NoSpace("the storage nodes are full")
 
-    world.blocks.store = full  # type: ignore[method-assign]
+    world.blocks.store = full  # type: ignore[method-assign, assignment]
     with pytest.raises(NoSpace):
         world.run(one.vfs.fsync(handle))
     with pytest.raises(NoSpace):
