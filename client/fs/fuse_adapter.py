@@ -387,7 +387,12 @@ class FuseAdapter(pyfuse3.Operations):
             mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
             ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
         )
-        return self._attributes(inode, changed)
+        shown = self._attributes(inode, changed)
+        if self.vfs.is_shared:
+            # Here the kernel takes the time over without a look at its pages, which may be older than what another host
+            # wrote. So it gets a wrong one: it asks for the time again before it shows it, and drops the pages then.
+            shown.st_mtime_ns = changed.mtime_ns ^ 1
+        return shown
 
     @_request
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
