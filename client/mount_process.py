@@ -248,7 +248,8 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
         store = BlockStore(session, attached.volume, nodes, cache, data_config)
         reader = BlockReader(session, nodes, cache, data_config)
         try:
-            config = FsConfig(give_up_s=options.give_up_s, relatime=options.relatime)
+            may_share = options.shared or attached.volume.shared
+            config = FsConfig(give_up_s=options.give_up_s, relatime=options.relatime, may_share=may_share)
             vfs = Vfs(session, attached, store, reader, config)
             volume = attached.volume
             folder = (
@@ -265,6 +266,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_recall = sharing.recall
             session.on_alone = sharing.alone
             session.on_forget = sharing.forget
+            session.on_return_held = vfs.on_return_held
             session.on_resumed = sharing.resumed
             reattaching = Reattaching(session, vfs, kernel, following, sharing, wanted)
             reattaching.forsake.append(store.forsake)

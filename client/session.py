@@ -11,8 +11,8 @@ Fails: `LeaseLapsed` from every call once the coordinator has ended the session,
 another one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that
 is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
-(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`); one that was sent while the stream was away
-may be lost (`on_resumed`).
+(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_return_held`); one that was sent while
+the stream was away may be lost (`on_resumed`).
 """
 
 from __future__ import annotations
@@ -122,12 +122,16 @@ async def _nothing_shared(volume_id: int) -> None:
     """The owner shares no volume."""
 
 
-async def _no_pages(volume_id: int, inodes: Sequence[int], names: Sequence[tuple[int, bytes]]) -> None:
+async def _no_pages(volume_id: int, inodes: Sequence[int], moved: Sequence[Sequence[bytes]]) -> None:
     """The owner shows nothing to a kernel."""
 
 
 async def _no_rebase(order: pb.Rebase) -> None:
     """The owner remembers nothing of its volumes."""
+
+
+async def _nothing_held(volume_id: int, inodes: Sequence[int]) -> None:
+    """The owner holds no files."""
 
 
 async def _not_concerned() -> None:
@@ -168,9 +172,11 @@ class CoordinatorSession:
         nothing is remembered of it."""
         self.on_alone: Callable[[int], Awaitable[None]] = _nothing_shared
         """Called with a volume's id when no other host shares it any more."""
-        self.on_forget: Callable[[int, Sequence[int], Sequence[tuple[int, bytes]]], Awaitable[None]] = _no_pages
-        """Called with a volume's id, inodes, and names, each with its folder; returns when the kernel has no pages of
-        these inodes and does not know these names."""
+        self.on_forget: Callable[[int, Sequence[int], Sequence[Sequence[bytes]]], Awaitable[None]] = _no_pages
+        """Called with a volume's id, inodes, and the paths of folders that were moved; returns when the kernel has no
+        pages of these inodes and knows where the folders are."""
+        self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
+        """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
         """Called when the stream is back after it broke."""
         self.on_lapsed: Callable[[], None] = lambda: None
@@ -511,6 +517,8 @@ class CoordinatorSession:
                 self._work_on(partial(self.on_alone, reply.alone.volume_id))
             case "forget":
                 self._work_on(partial(self._forget, reply.forget))
+            case "return_held":
+                self._work_on(partial(self._return_held, reply.return_held))
             case "copy":
                 self._begin_copy(reply.copy)
             case _:
@@ -548,8 +556,12 @@ class CoordinatorSession:
         await self.call(recall_done=pb.RecallDone(recall_id=order.recall_id))
 
     async def _forget(self, order: pb.Forget) -> None:
-        await self.on_forget(order.volume_id, order.inodes, [(place.parent, place.name) for place in order.names])
+        await self.on_forget(order.volume_id, order.inodes, [path.names for path in order.moved])
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
+
+    async def _return_held(self, order: pb.ReturnHeld) -> None:
+        await self.on_return_held(order.volume_id, order.inodes)
+        await self.call(return_held_done=pb.ReturnHeldDone(return_id=order.return_id))
 
     def _begin_copy(self, order: pb.Copy) -> None:
         """Begins to carry out a Copy order. One that came again after a lost stream is under way already: its answer,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from redfs.coordinator import (
     commits,
     convert,
+    held_writes,
     nodes,
     reads,
     segments,
@@ -42,13 +43,13 @@ QUICK_READ_ROWS = 512
 
 
 class Forget(NamedTuple):
-    """Sessions whose kernels must drop what they remember of an inode: its data, or the names where it was."""
+    """Sessions whose kernels must drop what they remember of an inode: its data, or where it was."""
 
     sessions: frozenset[int]
     volume_id: int
     ino: int
-    names: tuple[tuple[int, bytes], ...] = ()
-    """(folder, name) of a folder that was moved; none: it is about data."""
+    moved: tuple[tuple[bytes, ...], ...] = ()
+    """Where folders are now that were moved; none: it is about data."""
 
 
 class Later(NamedTuple):
@@ -129,7 +130,9 @@ class Requests:
             "change": self._change,
             "write_through": self._write_through,
             "declare_open": self._declare_open,
+            "write_held": self._write_held,
             "forget_done": self._forgotten,
+            "return_held_done": self._returned_held,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "list_snapshots": self._list_snapshots,
@@ -362,12 +365,13 @@ class Requests:
     # -- shared mode
 
     def _look(self, session_id: int, request: pb.Look) -> Answer:
-        with self._coordinator.read() as kv:
-            return {"look": look(kv, session_id, request, self._ancestry)}
+        return {"look": look(self._coordinator, session_id, request)}
 
     def _change(self, session_id: int, request: pb.Change) -> Later:
         def reply(changed: shared_operations.Changed) -> Answer:
             row = changed.row
+            holds = self._coordinator.env.holds
+            made = request.operation == "create" and not row.existed
             return {
                 "change": pb.ChangeReply(
                     number=request.number,
@@ -376,6 +380,8 @@ class Requests:
                     replaced=row.replaced,
                     replaced_inode=row.replaced_inode,
                     existed=row.existed,
+                    # As it is now, also for a repetition: it may have been let go, or lost by a restart.
+                    held=made and holds.holder(request.volume_id, row.ino) == session_id,
                 )
             }
 
@@ -400,9 +406,21 @@ class Requests:
 
     def _declare_open(self, session_id: int, request: pb.DeclareOpen) -> Later:
         return Later(
-            lambda txn: shared_opens.declare_open(txn, session_id, request.volume_id, request.open_inodes),
+            lambda txn: shared_opens.declare_open(
+                txn, session_id, request.volume_id, request.open_inodes, request.held_inodes
+            ),
             lambda gone: {"declare_open": pb.DeclareOpenReply(gone=gone)},
         )
+
+    def _write_held(self, session_id: int, request: pb.WriteHeld) -> Later:
+        return Later(
+            lambda txn: held_writes.write_held(txn, session_id, request),
+            lambda _: {"write_held": pb.WriteHeldReply(number=request.number)},
+        )
+
+    def _returned_held(self, session_id: int, request: pb.ReturnHeldDone) -> Answer:
+        self._order_done(session_id, request.return_id)
+        return {"return_held_done": pb.ReturnHeldDoneReply()}
 
     def _forgotten(self, session_id: int, request: pb.ForgetDone) -> Answer:
         self._order_done(session_id, request.forget_id)

@@ -21,6 +21,7 @@ from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
 from redfs.coordinator.node_stream import NodeStream
+from redfs.coordinator.returning import Returning
 from redfs.coordinator.rolling_back import RollingBack
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.sharing import Sharing
@@ -71,11 +72,12 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         self._requests = requests.Requests(shell.coordinator, shell.order_done, shell.copies.done)
         self._rolling_back = RollingBack(shell)
         self._sharing = Sharing(shell)
+        self._returning = Returning(shell)
         self._checking = False
         self._differences = Differences(shell)
 
     async def Session(self, _: Any, context: Any) -> None:  # noqa: N802 - named by the protocol
-        await SessionStream(context, self._shell, self._requests, self._sharing).run()
+        await SessionStream(context, self._shell, self._requests, self._sharing, self._returning).run()
 
     # -- volumes
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, cast
 
 import grpc.aio
 
 from redfs.coordinator import convert
 from redfs.coordinator.coordinator import Outcome
-from redfs.coordinator.requests import Forget, Later, Requests, is_quick, open_session
+from redfs.coordinator.hold_book import WaitNeeded
+from redfs.coordinator.requests import Answer, Forget, Later, Requests, is_quick, open_session
+from redfs.coordinator.returning import Returning
 from redfs.coordinator.sessions import RecallNeeded
 from redfs.coordinator.sharing import Sharing
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
@@ -43,17 +46,20 @@ log = logging.getLogger(__name__)
 class SessionStream:
     """See the module. Made by the servicer for each stream."""
 
-    def __init__(self, context: Any, shell: Shell, requests: Requests, sharing: Sharing) -> None:
+    def __init__(self, context: Any, shell: Shell, requests: Requests, sharing: Sharing, returning: Returning) -> None:
         self._context = context
         self._shell = shell
         self._requests = requests
         self._sharing = sharing
+        self._returning = returning
         self._session_id = 0
         self._outgoing: deque[tuple[pb.SessionReply, int]] = deque()
         self._outgoing_bytes = 0
         self._in_flight = 0
         self._long_reads = 0
-        self._forgetting: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()
+        """Answers that wait for other sessions: as many as requests are under way. One whose stream ends first is asked
+        for again by the client."""
         self._wake_writer = asyncio.Event()
         self._room = asyncio.Event()
         self._ended = asyncio.Event()
@@ -77,7 +83,7 @@ class SessionStream:
                 await self._finish(writer)
         finally:
             self._shell.stream_closed(self._session_id, self)
-            await cancel_and_wait([reader, writer, ended, *self._forgetting])
+            await cancel_and_wait([reader, writer, ended, *self._waiting])
 
     async def _finish(self, writer: asyncio.Task[None]) -> None:
         """Lets what is under way be answered, within reason."""
@@ -143,10 +149,7 @@ class SessionStream:
         request_id = request.request_id
         if not is_quick(request):
             self._long_reads += 1
-            reading = self._shell.loop.run_in_executor(
-                self._shell.readers, self._requests.handle, self._session_id, request
-            )
-            reading.add_done_callback(lambda future: self._long_read_done(request_id, future))
+            self._read_long(request).add_done_callback(lambda future: self._long_read_done(request, future))
             return
         try:
             result = self._requests.handle(self._session_id, request)
@@ -154,10 +157,44 @@ class SessionStream:
                 later = result
                 self._shell.state.submit(later.command, lambda outcome: self._command_done(request_id, later, outcome))
                 return
+        except WaitNeeded as error:
+            self._wait(self._look_again(request, error))
         except Exception as error:  # noqa: BLE001 - told to the client, logged where it is a bug
             self._fail(request_id, error)
         else:
             self._send(pb.SessionReply(request_id=request_id, **result))
+
+    def _read_long(self, request: pb.SessionRequest) -> asyncio.Future[Any]:
+        return self._shell.loop.run_in_executor(self._shell.readers, self._requests.handle, self._session_id, request)
+
+    def _wait(self, work: Coroutine[Any, Any, None]) -> None:
+        waiting = start(work, "session wait")
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
+
+    async def _look_again(self, request: pb.SessionRequest, error: WaitNeeded) -> None:
+        """Answers a read that found what another session holds."""
+
+        async def look() -> Answer:
+            if is_quick(request):
+                return cast(Answer, self._requests.handle(self._session_id, request))
+            return cast(Answer, await self._read_long(request))
+
+        try:
+            reply = pb.SessionReply(request_id=request.request_id, **await self._returning.run_again(error, look))
+        except Exception as failure:  # noqa: BLE001 - told to the client, logged where it is a bug
+            self._fail(request.request_id, failure)
+        else:
+            self._send(reply, reply.ByteSize())
+
+    async def _change_again(self, request_id: int, later: Later, error: WaitNeeded) -> None:
+        """Answers a command that found what another session holds."""
+        try:
+            value = await self._returning.run_again(error, lambda: self._shell.run(later.command))
+        except Exception as failure:  # noqa: BLE001 - told to the client, logged where it is a bug
+            self._fail(request_id, failure)
+        else:
+            self._command_done(request_id, later, Outcome(value, None))
 
     # -- answers out
 
@@ -165,6 +202,9 @@ class SessionStream:
         if isinstance(outcome.error, RecallNeeded):
             joining = self._sharing.attach(outcome.error.volume_id, later.command)
             joining.add_done_callback(lambda task: self._joined(request_id, later, task))
+            return
+        if isinstance(outcome.error, WaitNeeded):
+            self._wait(self._change_again(request_id, later, outcome.error))
             return
         if outcome.error is not None:
             self._fail(request_id, outcome.error)
@@ -174,15 +214,12 @@ class SessionStream:
         if forget is None:
             self._send(reply)
             return
-        # As many as requests are under way. One whose stream ends first is sent again by the client.
-        waiting = start(self._send_when_forgotten(reply, forget), "session forget")
-        self._forgetting.add(waiting)
-        waiting.add_done_callback(self._forgetting.discard)
+        self._wait(self._send_when_forgotten(reply, forget))
 
     async def _send_when_forgotten(self, reply: pb.SessionReply, forget: Forget) -> None:
         await asyncio.gather(
             *[
-                self._shell.forget(session, forget.volume_id, forget.ino, forget.names)
+                self._shell.forget(session, forget.volume_id, forget.ino, forget.moved)
                 for session in sorted(forget.sessions)
             ]
         )
@@ -193,16 +230,19 @@ class SessionStream:
             error = joining.exception()
             self._command_done(request_id, later, Outcome(None if error is not None else joining.result(), error))
 
-    def _long_read_done(self, request_id: int, future: asyncio.Future[Any]) -> None:
+    def _long_read_done(self, request: pb.SessionRequest, future: asyncio.Future[Any]) -> None:
         self._long_reads -= 1
         self._room.set()
         if future.cancelled():
             return
         error = future.exception()
-        if error is not None:
-            self._fail(request_id, error)
+        if isinstance(error, WaitNeeded):
+            self._wait(self._look_again(request, error))
             return
-        reply = pb.SessionReply(request_id=request_id, **future.result())
+        if error is not None:
+            self._fail(request.request_id, error)
+            return
+        reply = pb.SessionReply(request_id=request.request_id, **future.result())
         self._send(reply, reply.ByteSize())
 
     def _fail(self, request_id: int, error: BaseException) -> None:

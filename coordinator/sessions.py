@@ -360,6 +360,7 @@ def become_exclusive(txn: Txn, session_id: int, volume_id: int) -> tuple[VolumeR
 def _left_shared_mode(txn: Txn, session_id: int, volume_id: int) -> None:
     """After a commit: a session knows by itself what it has open, or has nothing of the volume any more."""
     txn.env.open_book.end(volume_id, session_id)
+    txn.env.holds.end(volume_id, session_id)
     if txn.env.recalled.get(volume_id) == session_id:
         txn.env.recalled.pop(volume_id, None)
 
@@ -491,6 +492,13 @@ def end_forgotten(txn: Txn) -> int:
     for session_id in forgotten:
         end_session(txn, session_id)
     return len(forgotten)
+
+
+def end_lapsed(txn: Txn, session_ids: Collection[int]) -> None:
+    """Ends those of the sessions whose lease is over: others wait for what they may have."""
+    for session_id in session_ids:
+        if not txn.env.leases.valid(session_id):
+            end_session(txn, session_id)
 
 
 def grant_inodes(txn: Txn, session_id: int, volume_id: int, count: int, above: int = 0) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """What sessions read in shared mode: one operation of the namespace engine on the committed state, and where data lies.
 
-A change is durable before it is answered, so a look that begins after the answer sees it, on whatever host. Raises
-FsError, LeaseLapsed, Busy, NotAllowed (see `sessions.require_shared`), RolledBack, InvalidArgument.
+A change is durable before it is answered, so a look that begins after the answer sees it, on whatever host; what
+another session holds (`hold_book.py`) is waited for. Raises FsError, LeaseLapsed, Busy, NotAllowed (see
+`sessions.require_shared`), RolledBack, InvalidArgument, and WaitNeeded where it must be run again later.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
 from redfs.coordinator import convert
+from redfs.coordinator.coordinator import Coordinator
+from redfs.coordinator.hold_book import Guard
 from redfs.coordinator.reads import locate
 from redfs.coordinator.sessions import require_shared
+from redfs.coordinator.shared_opens import require_known
 from redfs.coordinator.shared_operations import require_lineage
 from redfs.coordinator.shared_view import SharedView
 from redfs.core import namespace as engine
-from redfs.core.errors import FsError, InvalidArgument
+from redfs.core.errors import FsError, InvalidArgument, Unavailable
 from redfs.core.kv import ReadKv
 from redfs.core.namespace import MAX_READDIR_ENTRIES
 from redfs.core.namespace.inodes import need_inode
@@ -29,6 +33,8 @@ from redfs.proto.gen import cluster_pb2 as pb
 
 MAX_READ_BYTES = 64 << 20
 """A range of a file that is looked up at once: 512 slots, at most 8192 blocks."""
+LOOK_ROUNDS = 16
+"""Looks at a folder that is read anew because files in it were let go meanwhile."""
 QUICK_ENTRIES = 256
 """Entries of a folder that are listed on the spot: about 2 ms."""
 QUICK_READ_BYTES = 16 << 20
@@ -48,14 +54,27 @@ def is_quick_look(request: pb.Look) -> bool:
     return request.operation != "read" or request.size <= QUICK_READ_BYTES
 
 
-def look(kv: ReadKv, session_id: int, request: pb.Look, ancestry: Ancestry | None = None) -> pb.LookReply:
-    """Runs one look; see the module. `kv` must be of a committed state."""
+def look(coordinator: Coordinator, session_id: int, request: pb.Look) -> pb.LookReply:
+    """Runs one look; see the module."""
+    env = coordinator.env
+    for _ in range(LOOK_ROUNDS):
+        guard = env.holds.guard(request.volume_id, session_id)
+        with coordinator.read() as kv:
+            require_known(kv, env, request.volume_id)
+            reply = _look(kv, session_id, request, env.ancestry, guard)
+        guard.check()
+        if not guard.is_outdated:
+            return reply
+    raise Unavailable("files are being let go faster than they can be looked at: try again")
+
+
+def _look(kv: ReadKv, session_id: int, request: pb.Look, ancestry: Ancestry, guard: Guard) -> pb.LookReply:
     operation = _LOOKS.get(request.operation)
     if operation is None:
         raise InvalidArgument(f"there is nothing to look for by {request.operation!r}: is the client newer?")
     volume = require_shared(kv, session_id, request.volume_id, write=False)
     require_lineage(volume, request.lineage)
-    return operation(_Look(kv, SharedView(VersionReader(kv, ancestry), volume.lineage), request))
+    return operation(_Look(kv, SharedView(VersionReader(kv, ancestry), volume.lineage, guard), request))
 
 
 def _lookup(at: _Look) -> pb.LookReply:

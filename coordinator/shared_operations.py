@@ -21,13 +21,14 @@ from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
 from redfs.coordinator.sessions import quota_left, require_session, require_shared, sharing_sessions, take_inodes
-from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, undeclared
+from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
 from redfs.core import namespace as engine
 from redfs.core.errors import FsError, InvalidArgument, NoSpace, RolledBack, Unavailable
 from redfs.core.namespace import Context, Entry, Removed, WriteSet
 from redfs.core.namespace.opening import O_TRUNC, create_or_open, open_inode
+from redfs.core.namespace.paths import folder_path
 from redfs.core.records import (
     MAX_FILE_BYTES,
     MAX_PIECES,
@@ -61,8 +62,8 @@ class Changed(NamedTuple):
     forget: frozenset[int] = frozenset()
     """Sessions whose kernels may show wrong data of `row.ino` with times that look right: the client gets its answer
     when they have dropped it (order Forget), or their leases are over. Also told for a repetition."""
-    moved: tuple[tuple[int, bytes], ...] = ()
-    """Not empty: the sessions have to forget these names, (folder, name), where folders were that this has moved."""
+    moved: tuple[tuple[bytes, ...], ...] = ()
+    """Not empty: the sessions have to forget where these folders were, whose paths it tells."""
 
 
 class _Change:
@@ -73,7 +74,8 @@ class _Change:
         self.session_id = session_id
         self.volume = volume
         self.request = request
-        self.view = SharedView(txn.versions, volume.lineage)
+        self.guard = txn.env.holds.guard(volume.volume_id, session_id)
+        self.view = SharedView(txn.versions, volume.lineage, self.guard)
         self.ctx = Context(request.uid, request.gid, txn.env.stamp_ns(), 0, frozenset(request.groups))
         self.writes: WriteSet = {}
 
@@ -92,7 +94,8 @@ class _Change:
         return found
 
     def note(self, outcome: engine.Outcome[Any]) -> Any:
-        """Takes what an operation writes; its value."""
+        """Takes what an operation writes; its value. Raises Held."""
+        self.guard.check()
         self.writes = outcome.writes
         return outcome.value
 
@@ -109,15 +112,28 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     only_reads = request.operation == "release" or (request.operation == "open" and not request.flags & O_TRUNC)
     volume = require_shared(txn.kv, session_id, request.volume_id, write=not only_reads)
     require_lineage(volume, request.lineage)
+    require_known(txn.kv, txn.env, volume.volume_id)
     under_way = _Change(txn, session_id, volume, request)
     row = operation(under_way)
+    under_way.guard.check()
+    _end_holds(txn, session_id, request, row)
     if under_way.writes:
         apply_writes(txn, volume, under_way.writes)
         store_answer(txn, session_id, request.number, row)
-    moved = _moved_folders(request, row)
+    moved = _moved_folders(under_way, row)
     if moved:
         return Changed(row, frozenset(sharing_sessions(txn.kv, request.volume_id)) - {session_id}, moved)
     return Changed(row, _must_forget(txn, session_id, request))
+
+
+def _end_holds(txn: Txn, session_id: int, request: pb.Change, row: OperationRow) -> None:
+    """Of inodes that are gone, and of one that is let go with its last close."""
+    gone = [row.replaced] if row.replaced and not row.replaced_inode else []
+    if request.operation in ("unlink", "release") and (not row.inode or request.let_go):
+        gone.append(row.ino)
+    if gone:
+        volume_id = request.volume_id
+        txn.after_commit.append(lambda: txn.env.holds.let_go(volume_id, session_id, gone))
 
 
 def require_lineage(volume: VolumeRow, lineage: int) -> None:
@@ -153,20 +169,17 @@ def apply_writes(txn: Txn, volume: VolumeRow, writes: WriteSet) -> None:
             txn.versions.delete(lineage, kind, obj)
 
 
-def _moved_folders(request: pb.Change, row: OperationRow) -> tuple[tuple[int, bytes], ...]:
-    """Names that folders had before a rename."""
-    if request.operation != "rename":
+def _moved_folders(c: _Change, row: OperationRow) -> tuple[tuple[bytes, ...], ...]:
+    """Where the folders are now that a rename has moved."""
+    r = c.request
+    if r.operation != "rename" or not c.writes:
         return ()
     moved = []
     if S_ISDIR(decode_inode(row.inode).mode):
-        moved.append((request.ino, request.name))
-    if (
-        request.flags == engine.RENAME_EXCHANGE
-        and row.replaced_inode
-        and S_ISDIR(decode_inode(row.replaced_inode).mode)
-    ):
-        moved.append((request.new_parent, request.new_name))
-    return tuple(moved)
+        moved.append((r.new_parent, r.new_name))
+    if r.flags == engine.RENAME_EXCHANGE and row.replaced_inode and S_ISDIR(decode_inode(row.replaced_inode).mode):
+        moved.append((r.ino, r.name))
+    return tuple([(*folder_path(c.view, parent).value, name) for parent, name in moved])
 
 
 def _must_forget(txn: Txn, session_id: int, request: pb.Change) -> frozenset[int]:
@@ -196,6 +209,9 @@ def _create(c: _Change) -> OperationRow:
     r = c.request
     opened = c.note(create_or_open(c.view, c.ctx, r.ino, r.name, r.mode, r.flags, c.new_ino))
     enter(c.txn, c.session_id, r.volume_id, opened.entry.ino)
+    if r.hold and not opened.existed and not c.volume.quota_bytes:
+        # Under a quota each write must find at once whether it fits.
+        c.txn.env.holds.grant(r.volume_id, c.session_id, opened.entry.ino)
     return _entry(opened.entry)._replace(existed=opened.existed)
 
 

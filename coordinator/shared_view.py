@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+from redfs.coordinator.hold_book import Guard
 from redfs.core.namespace import WriteSet
 from redfs.core.records import (
     DirBucket,
@@ -20,6 +21,7 @@ from redfs.core.records import (
     dirent_key,
     encode,
     inode_key,
+    object_ino,
     split_dirent_object,
     xattr_key,
 )
@@ -31,7 +33,9 @@ _UNKNOWN: Any = object()
 class SharedView:
     """See the module."""
 
-    def __init__(self, versions: VersionReader, lineage: int) -> None:
+    def __init__(self, versions: VersionReader, lineage: int, guard: Guard | None = None) -> None:
+        """`guard` is told of every inode that is read."""
+        self._guard = guard
         self._versions = versions
         self._lineage = lineage
         self._epoch = versions.head_epoch(lineage)
@@ -42,6 +46,8 @@ class SharedView:
         """The record's bytes."""
         found = self._raw.get(key, _UNKNOWN)
         if found is _UNKNOWN:
+            if self._guard is not None and key[0] == Kind.INODE:
+                self._guard.reads(object_ino(key[1]))
             found = self._raw[key] = self._versions.get(self._lineage, self._epoch, key[0], key[1])
         return cast("bytes | None", found)
 

@@ -24,6 +24,7 @@ from redfs.coordinator import convert
 from redfs.coordinator.new_data import PieceCheck, settle_data, take_data
 from redfs.coordinator.numbered import store_answer, stored_answer
 from redfs.coordinator.sessions import require_session, require_shared
+from redfs.coordinator.shared_opens import require_known
 from redfs.coordinator.shared_operations import apply_writes, require_lineage, require_quota
 from redfs.coordinator.shared_view import SharedView
 from redfs.coordinator.txn import Txn
@@ -71,10 +72,13 @@ def write_through(txn: Txn, session_id: int, request: pb.WriteThrough) -> Writte
         return Written(stored)
     volume = require_shared(txn.kv, session_id, request.volume_id, write=True)
     require_lineage(volume, request.lineage)
+    require_known(txn.kv, txn.env, volume.volume_id)
     parts, length = _parts_of(request)
-    view = SharedView(txn.versions, volume.lineage)
+    guard = txn.env.holds.guard(volume.volume_id, session_id)
+    view = SharedView(txn.versions, volume.lineage, guard)
     ino = request.ino
     inode = need_inode(view, ino)
+    guard.check()
     if not S_ISREG(inode.mode):
         raise FsError(EINVAL)
     offset = inode.size if request.append else request.offset

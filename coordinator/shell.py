@@ -29,9 +29,9 @@ READER_THREADS = 2
 AWAY_S = 3.0
 """How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
 
-FORGET_NAMES_DEADLINE_S = 0.25
-"""A kernel that did not drop the old name of a moved folder may answer ESTALE once where it meets the folder anew; that
-is no reason to wait for long."""
+MOVED_DEADLINE_S = 1.0
+"""A kernel that did not look at a moved folder may answer ESTALE once where it meets it anew; that is no reason to wait
+for long."""
 FORGET_DEADLINE_S = 60.0
 """A mount drops pages in milliseconds, and one that is away comes back or loses its lease long before."""
 LEASE_LOOK_S = 0.25
@@ -191,30 +191,32 @@ class Shell:
         order.rebase_id = number
         return await self._order(session_id, number, pb.SessionReply(rebase=order), deadline_s)
 
-    async def forget(self, session_id: int, volume_id: int, ino: int, names: Sequence[tuple[int, bytes]] = ()) -> None:
-        """Has a session's kernel drop an inode's pages, or with `names` those. Returns when it has, or the session's
-        lease is over.
+    async def forget(self, session_id: int, volume_id: int, ino: int, moved: Sequence[Sequence[bytes]] = ()) -> None:
+        """Has a session's kernel drop an inode's pages, or look at folders where they are now. Returns when it has, or
+        the session's lease is over.
 
         One that lives and does not say so in FORGET_DEADLINE_S is named in the log, and not waited for any longer. For
-        names that is soon: two kernels may wait for each other, each with a folder of its own under way.
+        folders that is soon: two kernels may wait for each other, each with a folder of its own under way.
         """
         number = self.next_order()
-        order = pb.Forget(forget_id=number, volume_id=volume_id, inodes=() if names else (ino,))
-        order.names.extend([pb.NameIn(parent=parent, name=name) for parent, name in names])
-        message = pb.SessionReply(forget=order)
+        order = pb.Forget(forget_id=number, volume_id=volume_id, inodes=() if moved else (ino,))
+        order.moved.extend([pb.Path(names=path) for path in moved])
+        deadline_s = MOVED_DEADLINE_S if moved else FORGET_DEADLINE_S
+        answered = await self.until_answered(session_id, number, pb.SessionReply(forget=order), deadline_s)
+        if not answered and self.coordinator.leases.valid(session_id):
+            level = logging.DEBUG if moved else logging.WARNING
+            log.log(level, "session %d did not say that it forgot inode %d of %d", session_id, ino, volume_id)
+
+    async def until_answered(self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float) -> bool:
+        """Sends an order, also on later streams. False where the session's lease or the deadline was over first."""
         answered: asyncio.Future[None] = self.loop.create_future()
         self._orders[number] = _Order(session_id, message, answered)
-        leases = self.coordinator.leases
-        deadline_s = FORGET_NAMES_DEADLINE_S if names else FORGET_DEADLINE_S
         until_s = self.loop.time() + deadline_s
         try:
             self.tell(session_id, message)
-            while not answered.done() and leases.valid(session_id):
-                if self.loop.time() >= until_s:
-                    level = logging.DEBUG if names else logging.WARNING
-                    log.log(level, "session %d did not say that it forgot inode %d of %d", session_id, ino, volume_id)
-                    return
+            while not answered.done() and self.coordinator.leases.valid(session_id) and self.loop.time() < until_s:
                 await asyncio.wait([answered], timeout=min(LEASE_LOOK_S, deadline_s))
+            return answered.done()
         finally:
             del self._orders[number]
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
 from redfs.coordinator.figures import FiguresBook
+from redfs.coordinator.hold_book import HoldBook
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.open_book import OpenBook
 from redfs.coordinator.progress import JobProgress
@@ -69,6 +70,7 @@ class Environment:
     hooks: Hooks = field(default_factory=Hooks)
     figures: FiguresBook = field(default_factory=FiguresBook)
     open_book: OpenBook = field(default_factory=OpenBook)
+    holds: HoldBook = field(default_factory=HoldBook)
     answered_operations: dict[int, int] = field(default_factory=dict)
     """session id -> all its operations in shared mode up to this number were answered: none of them is run again."""
     last_stamp_ns: int = 0

@@ -75,6 +75,8 @@ class FsConfig:
     """Files of a folder whose slots are asked for together."""
     relatime: bool = False
     """Opening for reading sets the access time where that is not newer than the last change, or a day old."""
+    may_share: bool = False
+    """Other hosts may come to write to the volume too, while files are open here."""
     give_up_s: float = 600.0
     """A request waits this long for a lease or a coordinator that is away, then it is EIO."""
     remembered_names: int = 64 * 1024

@@ -23,7 +23,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Sequence
-from stat import S_ISGID, S_IXGRP
+from stat import S_ISGID, S_ISUID, S_IXGRP
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -186,6 +186,8 @@ class FuseAdapter(pyfuse3.Operations):
         self.snapshots = snapshots
         self.session = session
         self.figures = MountFigures()
+        self._appending: dict[int, tuple[int, bool]] = {}
+        """Handles whose appends do not go through the kernel's pages -> inode, and whether root opened it."""
         self.changed_mode()
         vfs.on_mode = self.changed_mode
         self._waiting = 0
@@ -267,10 +269,30 @@ class FuseAdapter(pyfuse3.Operations):
             groups = frozenset(pyfuse3.get_sup_groups(ctx.pid))
         return Context(ctx.uid, ctx.gid, self.vfs.now_ns(), groups=groups)
 
-    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int, by_root: bool) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
-        # Through its pages, the kernel sends an append in pieces where the last page is not in memory.
-        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=bool(flags & os.O_APPEND))
+        # Through its pages, the kernel sends an append in pieces where the last page is not in memory: another host's
+        # would come between.
+        direct = bool(flags & os.O_APPEND) and (self.vfs.config.may_share or self.vfs.is_shared)
+        if direct:
+            self._appending[handle] = ino, by_root
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=direct)
+
+    async def _take_privileges(self, ino: int, by_root: bool) -> None:
+        """What the kernel does before a write through its pages: set-user-id, set-group-id and capabilities go."""
+        ctx = Context(0, 0, self.vfs.now_ns())
+        if not by_root:
+            mode = (await self.vfs.getattr(ino)).mode & 0o7777
+            kept = mode & ~S_ISUID & ~(S_ISGID if mode & _GROUP_PROGRAM == _GROUP_PROGRAM else 0)
+            if kept != mode:
+                await self.vfs.setattr(ctx, ino, mode=kept)
+        if not self.vfs.lacks_attribute(ino, CAPABILITY):
+            try:
+                await self.vfs.getxattr(ino, CAPABILITY)
+                await self.vfs.removexattr(ctx, ino, CAPABILITY)
+            except FsError as error:
+                if error.errno != errno.ENODATA:
+                    raise
 
     def _folder_handle(self, handle: int) -> int:
         return handle
@@ -401,11 +423,11 @@ class FuseAdapter(pyfuse3.Operations):
         if name == SNAPSHOTS:
             self._keep_out(parent_inode, name, errno.EEXIST)
         handle, entry = await self.vfs.create(self._maker(ctx, mode), parent_inode, name, mode, flags)
-        return self._file_info(handle, entry.ino, flags), self._attributes(*entry)
+        return self._file_info(handle, entry.ino, flags, ctx.uid == 0), self._attributes(*entry)
 
     @_request
     async def open(self, inode: int, flags: int, ctx: Any) -> Any:
-        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode, flags)
+        return self._file_info(await self.vfs.open(self._context(ctx), inode, flags), inode, flags, ctx.uid == 0)
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
@@ -415,6 +437,8 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
+        if fh in self._appending:
+            await self._take_privileges(*self._appending[fh])
         written = await self.vfs.write(fh, off, buf)
         self.figures.written_bytes += written
         return written
@@ -429,6 +453,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def release(self, fh: int) -> None:
+        self._appending.pop(fh, None)
         await self.vfs.release(Context(0, 0, self.vfs.now_ns()), fh)
 
     # ------------------------------------------------------------ folders and the whole

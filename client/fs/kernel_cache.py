@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import logging
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +34,9 @@ TIMEOUT_S = 1.0
 """Names and attributes of a volume that can change are remembered for this long."""
 REMEMBERED_OPENS = 64 * 1024
 """Inodes opened since a roll-back; beyond it all count as not opened yet, whose pages are read again. 4 MiB."""
+LOOKS = 20
+"""Attempts to look at a moved folder while programs rename others."""
+LOOK_PAUSE_S = 0.005
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -85,6 +90,37 @@ class KernelCache:
         another name, but not while a program renames something; that program's neighbour would get ESTALE.
         """
         await asyncio.to_thread(self._invalidate_names, list(names))
+
+    async def look_at(self, folders: Sequence[Sequence[bytes]]) -> None:
+        """Looks at folders that another host moved, by their paths from the top: the kernel learns where they are.
+
+        It does so by itself when it meets them, but not while it renames something: that program would get ESTALE. Only
+        where names are not remembered (`timeout_s` does not count in shared mode).
+        """
+        await asyncio.to_thread(self._look_at_all, [list(path) for path in folders])
+
+    def _look_at_all(self, folders: list[list[bytes]]) -> None:
+        for path in folders:
+            for _ in range(LOOKS):
+                try:
+                    self._look_at(path)
+                except OSError as error:
+                    if error.errno == errno.ESTALE:  # a program renames something just now
+                        time.sleep(LOOK_PAUSE_S)
+                        continue
+                    log.debug("a moved folder is not there any more: %s", error)
+                break
+
+    def _look_at(self, path: list[bytes]) -> None:
+        """Step by step, as a path may be too long for one call."""
+        folder = os.open(self._mountpoint, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for name in path:
+                below = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = below
+        finally:
+            os.close(folder)
 
     def _invalidate_names(self, names: list[tuple[int, bytes]]) -> None:
         for parent, name in names:

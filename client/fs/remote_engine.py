@@ -1,7 +1,8 @@
 """The namespace engine at the coordinator: what a mount does that shares its volume with others that write.
 
 Every operation is one round trip, and durable when it returns; nothing of names, attributes or data is kept, so the
-next operation on any host sees it. Blocks never change, so those that were read stay in the block cache. Written data
+next operation on any host sees it. Only what is written to files that this host has just made stays here until another
+host looks (`held_files.py`). Blocks never change, so those that were read stay in the block cache. Written data
 goes to the storage nodes first, then the coordinator lays it over what the file holds by then: an append goes to the
 end that the file has in that moment.
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from errno import EFBIG, EIO, ENOENT, ESTALE
+from errno import EEXIST, EFBIG, EIO, ENOENT, ESTALE
 from functools import partial
 from typing import Any, TypeVar
 
 from redfs.client.fs.config import Buffer, Stored
 from redfs.client.fs.engine import O_EXCL, O_TRUNC
 from redfs.client.fs.handles import Handle
+from redfs.client.fs.held_files import HeldFile, HeldFiles
 from redfs.client.fs.local_engine import Place
 from redfs.client.fs.turns import Turns
 from redfs.core.errors import (
@@ -65,6 +67,9 @@ GONE_ROUNDS = 4
 """Looks at a range whose blocks turn out to be gone, because somebody has just written over them."""
 WRITE_ROUNDS = 64
 """Attempts of one write: each one more means that others have changed the same slots meanwhile."""
+LOOK_ROUNDS = 64
+"""Looks at names whose files are let go by this host meanwhile, so that what was read may be from before."""
+RENAME_NOREPLACE = 1
 _ZEROS = bytes(SLOT_BYTES)
 
 
@@ -96,10 +101,9 @@ class RemoteEngine:
     """See the module. `opened`: inode -> handles, kept by the vfs."""
 
     is_shared = True
-    is_clean = True
     uncommitted = 0
 
-    def __init__(self, place: Place, numbers: ChangeNumbers) -> None:
+    def __init__(self, place: Place, numbers: ChangeNumbers, *, read_only: bool = False) -> None:
         self._place = place
         self._session = place.session
         self._config = place.config
@@ -107,17 +111,28 @@ class RemoteEngine:
         self._opens = Turns()
         """First opens and last closes of an inode are told in order."""
         self.failure: RedfsError | None = None
+        self._read_only = read_only
+        self.held = HeldFiles(place, self._patiently, self._numbered)
 
     async def start(self) -> None:
-        """Nothing is needed before the first operation."""
+        """Reserves space for what is kept of new files."""
+        if not self._read_only:
+            await self.held.space.ask()
 
     # ------------------------------------------------------------ finding
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
-        reply = await self._look("lookup", ino=parent, name=name)
-        return Entry(reply.ino, decode_inode(reply.inode))
+        for _ in range(LOOK_ROUNDS):
+            mark = self.held.endings.mark()
+            reply = await self._look("lookup", ino=parent, name=name)
+            if not self.held.endings.any_since(mark, [reply.ino]):
+                return Entry(reply.ino, self.held.shown(reply.ino, decode_inode(reply.inode)))
+        raise _too_busy(parent)
 
     async def getattr(self, ino: int) -> Inode:
+        held = self._held(ino)
+        if held is not None:
+            return held.shown
         return decode_inode((await self._look("getattr", ino=ino)).inode)
 
     async def readlink(self, ino: int) -> bytes:
@@ -132,21 +147,31 @@ class RemoteEngine:
         return list((await self._look("listxattr", ino=ino)).names)
 
     def lacks_attribute(self, ino: int, name: bytes) -> bool:
-        """Somebody else may have set it just now."""
-        return False
+        """Somebody else may have set it just now, unless the file is held."""
+        return self.held.lacks_attribute(ino, name)
 
     async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
-        reply = await self._look("readdir", ino=ino, after_cookie=after_cookie, limit=limit)
+        for _ in range(LOOK_ROUNDS):
+            mark = self.held.endings.mark()
+            reply = await self._look("readdir", ino=ino, after_cookie=after_cookie, limit=limit)
+            if not self.held.endings.any_since(mark, [entry.ino for entry in reply.entries]):
+                break
+        else:
+            raise _too_busy(ino)
         listed = []
         for entry in reply.entries:
-            inode = decode_inode(entry.inode)
+            inode = self.held.shown(entry.ino, decode_inode(entry.inode))
             listed.append((Listed(entry.cookie, entry.name, entry.ino, entry.file_type, inode), inode))
         return listed
 
     # ------------------------------------------------------------ making, removing, moving
 
     async def create(self, ctx: Context, parent: int, name: bytes, mode: int, flags: int) -> Entry:
-        reply = await self._change("create", ctx, ino=parent, name=name, mode=mode, flags=flags)
+        with self.held.creating() as made:
+            hold = self.held.is_wanted
+            reply = await self._change("create", ctx, ino=parent, name=name, mode=mode, flags=flags, hold=hold)
+            if reply.held:
+                made(reply.ino, decode_inode(reply.inode))
         if reply.existed:
             # Somebody else was faster. Its last close here may be under way, so it is opened in turn with that.
             try:
@@ -166,24 +191,60 @@ class RemoteEngine:
         return _entry(await self._change("symlink", ctx, ino=parent, name=name, value=target))
 
     async def link(self, ctx: Context, ino: int, new_parent: int, new_name: bytes) -> Entry:
-        return _entry(await self._change("link", ctx, ino=ino, new_parent=new_parent, new_name=new_name))
+        async with self.held.pinned(ino):
+            reply = await self._change("link", ctx, ino=ino, new_parent=new_parent, new_name=new_name)
+            return Entry(ino, self._recorded(ino, reply.inode))
 
     async def unlink(self, ctx: Context, parent: int, name: bytes) -> Removed:
         reply = await self._change("unlink", ctx, ino=parent, name=name)
-        return _removed(reply.ino, reply.inode)
+        return self._removed(reply.ino, reply.inode)
 
     async def rmdir(self, ctx: Context, parent: int, name: bytes) -> Removed:
         reply = await self._change("rmdir", ctx, ino=parent, name=name)
-        return _removed(reply.ino, reply.inode)
+        return self._removed(reply.ino, reply.inode)
 
     async def rename(
+        self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
+    ) -> Renamed:
+        """Where it replaces another, the moved file's data is recorded first."""
+        if self.held.dirty_inodes:
+            if not flags:
+                try:
+                    return await self._rename(ctx, old_parent, old_name, new_parent, new_name, RENAME_NOREPLACE)
+                except FsError as error:
+                    if error.errno != EEXIST:
+                        raise
+            if flags != RENAME_NOREPLACE:
+                source = await self._look("lookup", ino=old_parent, name=old_name)
+                await self.held.let_go([source.ino])
+        return await self._rename(ctx, old_parent, old_name, new_parent, new_name, flags)
+
+    async def _rename(
         self, ctx: Context, old_parent: int, old_name: bytes, new_parent: int, new_name: bytes, flags: int
     ) -> Renamed:
         reply = await self._change(
             "rename", ctx, ino=old_parent, name=old_name, new_parent=new_parent, new_name=new_name, flags=flags
         )
-        replaced = _removed(reply.replaced, reply.replaced_inode) if reply.replaced else None
-        return Renamed(reply.ino, decode_inode(reply.inode), replaced)
+        replaced = self._removed(reply.replaced, reply.replaced_inode) if reply.replaced else None
+        return Renamed(reply.ino, self._recorded(reply.ino, reply.inode), replaced)
+
+    def _removed(self, ino: int, record: bytes) -> Removed:
+        if record:
+            return Removed(ino, self._recorded(ino, record))
+        self.held.gone(ino)
+        return Removed(ino, None)
+
+    def _recorded(self, ino: int, record: bytes) -> Inode:
+        """An inode as a change has left it, as it is shown."""
+        inode = decode_inode(record)
+        self.held.changed(ino, inode)
+        return self.held.shown(ino, inode)
+
+    def _held(self, ino: int) -> HeldFile | None:
+        """The file, if it is held."""
+        if self.failure is not None:
+            raise self.failure
+        return self.held.get(ino)
 
     async def copy_in(
         self,
@@ -214,14 +275,29 @@ class RemoteEngine:
     # ------------------------------------------------------------ attributes
 
     async def setattr(self, ctx: Context, ino: int, change: Mapping[str, Any]) -> Inode:
-        wanted = pb.SetAttributes(**{name: value for name, value in change.items() if value is not None})
-        return decode_inode((await self._change("setattr", ctx, ino=ino, attributes=wanted)).inode)
+        """A new size of a held file stays here, all else is sent. A time that is set counts until the next write."""
+        given = {name: value for name, value in change.items() if value is not None}
+        if "size" in given:
+            held = self._held(ino)
+            if held is not None and len(given) == 1 and given["size"] >= 0 and self.held.cut(held, given["size"]):
+                return held.shown
+            await self.held.let_go([ino])
+        async with self.held.pinned(ino) as held:
+            changes = 0 if held is None else held.changes
+            reply = await self._change("setattr", ctx, ino=ino, attributes=pb.SetAttributes(**given))
+            if held is not None and "mtime_ns" in given and held.changes == changes:
+                held.mtime_ns = None
+            return self._recorded(ino, reply.inode)
 
     async def setxattr(self, ctx: Context, ino: int, name: bytes, value: bytes, flags: int) -> None:
-        await self._change("setxattr", ctx, ino=ino, name=name, value=value, flags=flags)
+        async with self.held.pinned(ino):
+            reply = await self._change("setxattr", ctx, ino=ino, name=name, value=value, flags=flags)
+            self._recorded(ino, reply.inode)
 
     async def removexattr(self, ctx: Context, ino: int, name: bytes) -> None:
-        await self._change("removexattr", ctx, ino=ino, name=name)
+        async with self.held.pinned(ino):
+            reply = await self._change("removexattr", ctx, ino=ino, name=name)
+            self._recorded(ino, reply.inode)
 
     # ------------------------------------------------------------ open files
 
@@ -229,29 +305,52 @@ class RemoteEngine:
         async with self._opens.of(ino):
             if again and not flags & O_TRUNC:
                 return await self.getattr(ino)
-            return decode_inode((await self._change("open", ctx, ino=ino, flags=flags)).inode)
+            if flags & O_TRUNC:
+                await self.held.let_go([ino])
+            self.held.opened(ino)
+            async with self.held.pinned(ino):
+                reply = await self._change("open", ctx, ino=ino, flags=flags)
+                return self._recorded(ino, reply.inode)
 
     async def closed(self, ctx: Context, ino: int) -> None:
         async with self._opens.of(ino):
-            await self._change("release", ctx, ino=ino)
+            let_go = self.held.closed(ino)
+            reply = await self._change("release", ctx, ino=ino, let_go=let_go)
+            if not reply.inode:
+                self.held.gone(ino)
 
     def error_of(self, ino: int) -> RedfsError | None:
-        """A write that fails says so itself."""
-        return None
+        """They are kept, and tried again. Where a file is not held, a write that fails says so itself."""
+        return self.held.error_of(ino)
 
     async def fsync(self, ino: int) -> None:
-        """Everything is durable when it returns."""
+        held = self._held(ino)
+        if held is not None and held.is_dirty:
+            await self.held.let_go([ino])
+        error = self.held.error_of(ino)
+        if error is not None:
+            raise error
 
     async def barrier(self) -> None:
-        """Everything is durable when it returns."""
+        """Every operation is durable when it returns."""
 
     async def sync(self) -> None:
-        """Everything is durable when it returns."""
+        await self.held.flush()
+
+    async def returned(self, inodes: Sequence[int]) -> None:
+        """Another host asks about inodes that this one holds: returns when they are let go, or cannot be."""
+        try:
+            await self.held.returned(inodes)
+        except RedfsError as error:
+            log.warning("another host waits for data that could not be stored: %s", error)
 
     # ------------------------------------------------------------ reading
 
     async def read(self, handle: Handle, offset: int, size: int) -> Buffer:
         ino = handle.ino
+        held = self._held(ino)
+        if held is not None:
+            return bytes(held.content[offset : offset + size])
         ahead = self._window(handle, offset, size)
         for _ in range(GONE_ROUNDS):
             reply = await self._look("read", ino=ino, offset=offset, size=size + ahead)
@@ -312,6 +411,10 @@ class RemoteEngine:
         if offset + len(data) > MAX_FILE_BYTES:
             raise FsError(EFBIG)
         append = handle.appends
+        while (held := self._held(handle.ino)) is not None:
+            if self.held.write(held, len(held.content) if append else offset, data):
+                return len(data)
+            await self.held.let_go([handle.ino])
         blocks = _cut(data, 0 if append else offset % SLOT_BYTES)
         reply = await self._store_and_tell(handle.ino, offset, append, blocks)
         for _ in range(WRITE_ROUNDS):
@@ -384,23 +487,31 @@ class RemoteEngine:
     # ------------------------------------------------------------ the end
 
     def tick(self) -> None:
-        """Nothing waits here."""
+        """Writes what is old of new files."""
+        if self.failure is None:
+            self.held.tick()
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.held.dirty_inodes
 
     def unsure(self) -> tuple[set[int], set[int]]:
-        """What was not durable has not returned."""
-        return set(), set()
+        dirty = set(self.held.dirty_inodes)
+        return dirty, dirty
 
     def fail(self, error: RedfsError) -> None:
         self.failure = error
+        self.held.fail(error)
 
     async def abandon(self, error: RedfsError) -> None:
-        """Nothing is kept here that could be lost."""
+        self.held.fail(error)
+        await self.held.stop()
 
     async def ended(self) -> None:
-        """No commit is ever under way."""
+        await self.held.ended()
 
     async def stop(self) -> None:
-        """Nothing runs in the background."""
+        await self.held.stop()
 
     # ------------------------------------------------------------ the conversation
 
@@ -467,8 +578,8 @@ def _entry(reply: pb.ChangeReply) -> Entry:
     return Entry(reply.ino, decode_inode(reply.inode))
 
 
-def _removed(ino: int, record: bytes) -> Removed:
-    return Removed(ino, decode_inode(record) if record else None)
+def _too_busy(ino: int) -> FsError:
+    return FsError(EIO, f"files in folder {ino} are being let go faster than it can be read")
 
 
 def _slot_rows(slots: Mapping[int, Slot]) -> list[pb.Row]:

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from redfs.client.fs.config import Session
 from redfs.client.fs.following import SLACK_S, Following, Kernel
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import RedfsError
+from redfs.core.errors import Busy, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -103,7 +103,12 @@ class Sharing:
         try:
             async with asyncio.timeout(QUIET_S):
                 await vfs.gate.empty()
+                while not vfs.is_clean:
+                    await vfs.sync()
         except TimeoutError:
+            return False
+        except RedfsError as error:
+            log.warning("the volume stays shared: what is held of new files could not be stored yet: %s", error)
             return False
         reply = await self._session.call(become_exclusive=pb.BecomeExclusive(volume_id=vfs.volume_id))
         if reply.attached.shared:
@@ -126,16 +131,23 @@ class Sharing:
                 log.warning("requests wait: the volume cannot be read yet: %s", error)
                 await self._sleep(self._vfs.config.retry_max_s)
 
-    async def forget(self, volume_id: int, inodes: Sequence[int], names: Sequence[tuple[int, bytes]]) -> None:
-        """Returns when the kernel has no pages of these inodes, and does not know these names."""
+    async def forget(self, volume_id: int, inodes: Sequence[int], moved: Sequence[Sequence[bytes]]) -> None:
+        """Returns when the kernel has no pages of these inodes, and knows where folders are that were moved."""
         if volume_id == self._vfs.volume_id and inodes:
             await self._kernel.forget(inodes)
-        if volume_id == self._vfs.volume_id and names:
-            await self._kernel.forget_names(names)
+        if volume_id == self._vfs.volume_id and moved:
+            await self._kernel.look_at(moved)
 
     async def resumed(self) -> None:
-        """The stream was away, perhaps because the coordinator begins anew: it is told what is open here."""
-        await self._following.resumed()
+        """The stream was away, perhaps because the coordinator begins anew: it is told what is open and held here.
+
+        First of all, since no operation on the volume is answered on any host before that.
+        """
         vfs = self._vfs
         if vfs.is_shared and vfs.failure is None:
-            await self._session.call(declare_open=pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes))
+            declared = pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes, held_inodes=vfs.held_inodes)
+            try:
+                await self._session.call(declare_open=declared)
+            except Busy as error:
+                log.info("nothing was declared: %s", error)  # this mount is alone by now, and learns it
+        await self._following.resumed()

@@ -47,7 +47,7 @@ class ViewAdapter(FuseAdapter):
         entry.generation = self._generation
         return entry
 
-    def _file_info(self, handle: int, ino: int, flags: int) -> Any:
+    def _file_info(self, handle: int, ino: int, flags: int, by_root: bool) -> Any:
         return pyfuse3.FileInfo(fh=self._base | handle, keep_cache=True)
 
     def _folder_handle(self, handle: int) -> int:

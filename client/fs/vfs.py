@@ -133,7 +133,7 @@ class Vfs:
         )
         self.engine: Engine
         if attached.shared:
-            self.engine = RemoteEngine(place, self._numbers)
+            self.engine = RemoteEngine(place, self._numbers, read_only=self.read_only)
             return
         self.engine = LocalEngine(
             place,
@@ -495,6 +495,16 @@ class Vfs:
         """The coordinator's order before a snapshot."""
         if volume_id == self.volume_id:
             await self.sync()
+
+    async def on_return_held(self, volume_id: int, inodes: Sequence[int]) -> None:
+        """The coordinator's order when another host asks about what this one holds."""
+        if volume_id == self.volume_id and isinstance(self.engine, RemoteEngine):
+            await self.engine.returned(inodes)
+
+    @property
+    def held_inodes(self) -> list[int]:
+        """Inodes that are held in shared mode."""
+        return list(self.engine.held.files) if isinstance(self.engine, RemoteEngine) else []
 
     def tick(self) -> None:
         """To be called a few times a second: writes back what is old, commits what waits."""

@@ -549,7 +549,7 @@ class LookReply(_message.Message):
     def __init__(self, ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., value: _Optional[bytes] = ..., names: _Optional[_Iterable[bytes]] = ..., entries: _Optional[_Iterable[_Union[Listed, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
 
 class Change(_message.Message):
-    __slots__ = ("volume_id", "lineage", "number", "answered", "operation", "uid", "gid", "groups", "ino", "name", "new_parent", "new_name", "mode", "rdev", "flags", "value", "attributes", "inode", "rows", "size")
+    __slots__ = ("volume_id", "lineage", "number", "answered", "operation", "uid", "gid", "groups", "ino", "name", "new_parent", "new_name", "mode", "rdev", "flags", "value", "attributes", "inode", "rows", "size", "hold", "let_go")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -570,6 +570,8 @@ class Change(_message.Message):
     INODE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    LET_GO_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     lineage: int
     number: int
@@ -590,7 +592,9 @@ class Change(_message.Message):
     inode: bytes
     rows: _containers.RepeatedCompositeFieldContainer[Row]
     size: int
-    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., operation: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ..., flags: _Optional[int] = ..., value: _Optional[bytes] = ..., attributes: _Optional[_Union[SetAttributes, _Mapping]] = ..., inode: _Optional[bytes] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., size: _Optional[int] = ...) -> None: ...
+    hold: bool
+    let_go: bool
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., operation: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ..., flags: _Optional[int] = ..., value: _Optional[bytes] = ..., attributes: _Optional[_Union[SetAttributes, _Mapping]] = ..., inode: _Optional[bytes] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., size: _Optional[int] = ..., hold: _Optional[bool] = ..., let_go: _Optional[bool] = ...) -> None: ...
 
 class SetAttributes(_message.Message):
     __slots__ = ("mode", "uid", "gid", "size", "atime_ns", "mtime_ns", "ctime_ns")
@@ -611,20 +615,22 @@ class SetAttributes(_message.Message):
     def __init__(self, mode: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., size: _Optional[int] = ..., atime_ns: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., ctime_ns: _Optional[int] = ...) -> None: ...
 
 class ChangeReply(_message.Message):
-    __slots__ = ("number", "ino", "inode", "replaced", "replaced_inode", "existed")
+    __slots__ = ("number", "ino", "inode", "replaced", "replaced_inode", "existed", "held")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     INO_FIELD_NUMBER: _ClassVar[int]
     INODE_FIELD_NUMBER: _ClassVar[int]
     REPLACED_FIELD_NUMBER: _ClassVar[int]
     REPLACED_INODE_FIELD_NUMBER: _ClassVar[int]
     EXISTED_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     number: int
     ino: int
     inode: bytes
     replaced: int
     replaced_inode: bytes
     existed: bool
-    def __init__(self, number: _Optional[int] = ..., ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., replaced: _Optional[int] = ..., replaced_inode: _Optional[bytes] = ..., existed: _Optional[bool] = ...) -> None: ...
+    held: bool
+    def __init__(self, number: _Optional[int] = ..., ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., replaced: _Optional[int] = ..., replaced_inode: _Optional[bytes] = ..., existed: _Optional[bool] = ..., held: _Optional[bool] = ...) -> None: ...
 
 class StoredPart(_message.Message):
     __slots__ = ("block_id", "bytes", "block_offset")
@@ -674,6 +680,42 @@ class WriteThroughReply(_message.Message):
     full: _containers.RepeatedCompositeFieldContainer[Row]
     def __init__(self, number: _Optional[int] = ..., offset: _Optional[int] = ..., inode: _Optional[bytes] = ..., full: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
 
+class WriteHeld(_message.Message):
+    __slots__ = ("volume_id", "lineage", "number", "answered", "segments", "blocks", "files")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    lineage: int
+    number: int
+    answered: int
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    files: _containers.RepeatedCompositeFieldContainer[HeldFile]
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., files: _Optional[_Iterable[_Union[HeldFile, _Mapping]]] = ...) -> None: ...
+
+class HeldFile(_message.Message):
+    __slots__ = ("ino", "size", "mtime_ns", "parts")
+    INO_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    ino: int
+    size: int
+    mtime_ns: int
+    parts: _containers.RepeatedCompositeFieldContainer[StoredPart]
+    def __init__(self, ino: _Optional[int] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[StoredPart, _Mapping]]] = ...) -> None: ...
+
+class WriteHeldReply(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
 class GiveBack(_message.Message):
     __slots__ = ("volume_id", "open_inodes")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
@@ -701,12 +743,14 @@ class BecomeExclusiveReply(_message.Message):
     def __init__(self, attached: _Optional[_Union[AttachReply, _Mapping]] = ...) -> None: ...
 
 class DeclareOpen(_message.Message):
-    __slots__ = ("volume_id", "open_inodes")
+    __slots__ = ("volume_id", "open_inodes", "held_inodes")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_INODES_FIELD_NUMBER: _ClassVar[int]
+    HELD_INODES_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     open_inodes: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, volume_id: _Optional[int] = ..., open_inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+    held_inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, volume_id: _Optional[int] = ..., open_inodes: _Optional[_Iterable[int]] = ..., held_inodes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class DeclareOpenReply(_message.Message):
     __slots__ = ("gone",)
@@ -787,7 +831,7 @@ class ReportFiguresReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done")
+    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
@@ -823,6 +867,8 @@ class SessionRequest(_message.Message):
     DECLARE_OPEN_FIELD_NUMBER: _ClassVar[int]
     RECALL_DONE_FIELD_NUMBER: _ClassVar[int]
     FORGET_DONE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_HELD_FIELD_NUMBER: _ClassVar[int]
+    RETURN_HELD_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     open: Open
     renew: Renew
@@ -858,7 +904,9 @@ class SessionRequest(_message.Message):
     declare_open: DeclareOpen
     recall_done: RecallDone
     forget_done: ForgetDone
-    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ..., look: _Optional[_Union[Look, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., write_through: _Optional[_Union[WriteThrough, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusive, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpen, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDone, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDone, _Mapping]] = ...) -> None: ...
+    write_held: WriteHeld
+    return_held_done: ReturnHeldDone
+    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ..., look: _Optional[_Union[Look, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., write_through: _Optional[_Union[WriteThrough, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusive, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpen, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDone, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDone, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeld, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDone, _Mapping]] = ...) -> None: ...
 
 class Flush(_message.Message):
     __slots__ = ("flush_id", "volume_id", "hold", "hold_s")
@@ -959,24 +1007,22 @@ class Alone(_message.Message):
     def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
 
 class Forget(_message.Message):
-    __slots__ = ("forget_id", "volume_id", "inodes", "names")
+    __slots__ = ("forget_id", "volume_id", "inodes", "moved")
     FORGET_ID_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
-    NAMES_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     forget_id: int
     volume_id: int
     inodes: _containers.RepeatedScalarFieldContainer[int]
-    names: _containers.RepeatedCompositeFieldContainer[NameIn]
-    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[_Union[NameIn, _Mapping]]] = ...) -> None: ...
+    moved: _containers.RepeatedCompositeFieldContainer[Path]
+    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., moved: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
 
-class NameIn(_message.Message):
-    __slots__ = ("parent", "name")
-    PARENT_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    parent: int
-    name: bytes
-    def __init__(self, parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+class Path(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ForgetDone(_message.Message):
     __slots__ = ("forget_id",)
@@ -985,6 +1031,26 @@ class ForgetDone(_message.Message):
     def __init__(self, forget_id: _Optional[int] = ...) -> None: ...
 
 class ForgetDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReturnHeld(_message.Message):
+    __slots__ = ("return_id", "volume_id", "inodes")
+    RETURN_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    return_id: int
+    volume_id: int
+    inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, return_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ReturnHeldDone(_message.Message):
+    __slots__ = ("return_id",)
+    RETURN_ID_FIELD_NUMBER: _ClassVar[int]
+    return_id: int
+    def __init__(self, return_id: _Optional[int] = ...) -> None: ...
+
+class ReturnHeldDoneReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
@@ -997,7 +1063,7 @@ class CloseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done")
+    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "return_held")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
@@ -1041,6 +1107,9 @@ class SessionReply(_message.Message):
     DECLARE_OPEN_FIELD_NUMBER: _ClassVar[int]
     RECALL_DONE_FIELD_NUMBER: _ClassVar[int]
     FORGET_DONE_FIELD_NUMBER: _ClassVar[int]
+    WRITE_HELD_FIELD_NUMBER: _ClassVar[int]
+    RETURN_HELD_DONE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_HELD_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     failure: Failure
     flush: Flush
@@ -1084,7 +1153,10 @@ class SessionReply(_message.Message):
     declare_open: DeclareOpenReply
     recall_done: RecallDoneReply
     forget_done: ForgetDoneReply
-    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ...) -> None: ...
+    write_held: WriteHeldReply
+    return_held_done: ReturnHeldDoneReply
+    return_held: ReturnHeld
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeldReply, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDoneReply, _Mapping]] = ..., return_held: _Optional[_Union[ReturnHeld, _Mapping]] = ...) -> None: ...
 
 class VolumeCreate(_message.Message):
     __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed", "shared")

@@ -125,8 +125,7 @@ class Host:
 
     def look(self, operation: str, **fields: Any) -> pb.LookReply:
         request = pb.Look(volume_id=self.volume_id, lineage=self.lineage, operation=operation, **fields)
-        with self.pool.coordinator.read() as kv:
-            return look(kv, self.session_id, request, self.pool.coordinator.env.ancestry)
+        return look(self.pool.coordinator, self.session_id, request)
 
     def inode(self, ino: int) -> Inode:
         return decode_inode(self.look("getattr", ino=ino).inode)

@@ -130,6 +130,7 @@ def test_times_only_grow() -> None:
     assert stamps == sorted(set(stamps)), "the clock of this test stands still"
     pool.restart()
     one.declare(file)
+    other.declare()
     pool.pass_time(1)
     other.write(file, "later", 5, offset=0)
     assert one.inode(file).mtime_ns > stamps[-1]
@@ -180,7 +181,8 @@ def test_what_a_host_had_open_goes_with_its_session() -> None:
 
 
 def test_after_a_restart_nothing_is_taken_until_all_have_said_what_they_have_open() -> None:
-    pool, (one, other) = hosts(2)
+    pool, (one,) = hosts(1)
+    other = Host(pool, "reader", read_only=True)
     kept, closed, shut = [one.create(name) for name in (b"kept", b"closed", b"shut")]
     other.open(kept)
     for file in (kept, shut):
@@ -469,7 +471,7 @@ def test_a_long_cut_is_finished_by_the_reaper() -> None:
 
 
 def test_a_repetition_is_answered_the_same_and_changes_nothing_also_after_a_restart() -> None:
-    pool, (one, _) = hosts(2)
+    pool, (one, other) = hosts(2)
     file = one.create(b"f")
     requests = [
         one.request("mkdir", ino=ROOT_INO, name=b"d", mode=0o700),
@@ -487,6 +489,8 @@ def test_a_repetition_is_answered_the_same_and_changes_nothing_also_after_a_rest
     assert [one.send(request) for request in requests] == first
     assert one.tell(append) == written
     assert dict(pool_rows(pool)) == state
+    for host in (one, other):
+        host.declare()
     assert one.inode(first[1].row.ino).size == 10
     assert first[2].row.replaced == file
     assert pool.problems() == []
@@ -612,6 +616,7 @@ def test_operations_that_are_not_known_are_refused() -> None:
 def test_setting_a_files_time_makes_others_forget_it() -> None:
     pool, (one, other) = hosts(2)
     third = Host(pool, "third")
+    reader = Host(pool, "reader", read_only=True)
     file = one.create(b"f")
     other.open(file)
     times = pb.SetAttributes(mtime_ns=5)
@@ -621,6 +626,7 @@ def test_setting_a_files_time_makes_others_forget_it() -> None:
     assert one.change("setattr", ino=file, attributes=pb.SetAttributes(mode=0)).forget == frozenset()
     assert third.change("setattr", ino=file, attributes=times).forget == {one.session_id, other.session_id}
     pool.restart()
-    for host in (one, third):
-        host.declare(file)
-    assert one.change("setattr", ino=file, attributes=times).forget == {other.session_id, third.session_id}
+    for host in (one, other, third):
+        host.declare(*([] if host is other else [file]))
+    forget = one.change("setattr", ino=file, attributes=times).forget
+    assert forget == {reader.session_id, third.session_id}, "one has not said what it has open"

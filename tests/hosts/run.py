@@ -313,7 +313,10 @@ class Runner:
         ops = _history(work)
         outcome.operations = len(ops)
         outcome.unknown = sum(op.is_unknown for op in ops)
-        found = check_names(ops) + check_registers(ops) + check_appends(ops, (work / "log-0").read_bytes())
+        hosts = {number: program.host for number, program in enumerate(schedule.programs)}
+        hosts |= {HOSTS * WORKERS_PER_HOST + host: host for host in range(HOSTS)}
+        found = check_names(ops) + check_registers(ops, hosts)
+        found += check_appends(ops, (work / "log-0").read_bytes())
         outcome.undecided += [problem for problem in found if "undecided" in problem]
         outcome.problems += [problem for problem in found if "undecided" not in problem]
         for number, program in enumerate(schedule.programs):

@@ -21,6 +21,9 @@ OPERATIONS = (60, 110)
 """Of one program."""
 SPAN_S = 4.0
 """Programs are at work for about so long without faults."""
+DENSE_ONE_IN = 4
+"""In so many schedules programs never rest, and do more."""
+DENSE_OPERATIONS = (120, 200)
 LONG_ONE_IN = 6
 """So many schedules have faults longer than a lease, which take their time."""
 LEASE_S = 6.0
@@ -106,15 +109,16 @@ def draw(seed: int, nodes: int) -> Schedule:
     late = set() if rng.random() < 0.6 else {host for host in range(HOSTS) if rng.random() < 0.6}
     if len(late) == HOSTS or not careful:
         late.discard(0)
-    programs = [Program(host, slot, _actions(rng, number)) for number, (host, slot) in enumerate(places)]
+    dense = random.Random(f"dense {seed}").randrange(DENSE_ONE_IN) == 0
+    programs = [Program(host, slot, _actions(rng, number, dense)) for number, (host, slot) in enumerate(places)]
     of_hosts = [
         _faults_of_host(rng, witness=host == 0 and not careful, late=host in late, long=long) for host in range(HOSTS)
     ]
     return Schedule(seed, careful, tuple(programs), tuple(of_hosts), _faults_of_pool(rng, nodes))
 
 
-def _actions(rng: random.Random, worker: int) -> tuple[Action, ...]:
-    count = rng.randint(*OPERATIONS)
+def _actions(rng: random.Random, worker: int, dense: bool) -> tuple[Action, ...]:
+    count = rng.randint(*(DENSE_OPERATIONS if dense else OPERATIONS))
     kinds = _OF_NAMES | _OF_FILES
     actions = []
     for number in range(count):
@@ -122,7 +126,7 @@ def _actions(rng: random.Random, worker: int) -> tuple[Action, ...]:
         pause_s = rng.random() * 2 * SPAN_S / count * 6 if rng.random() < 1 / 6 else 0.0
         kind = rng.choices(list(kinds), list(kinds.values()))[0]
         arguments = _arguments(rng, kind, worker * 1000 + number + 1)
-        actions.append(Action(round(pause_s, 3), kind, arguments, rng.random() < 0.3))
+        actions.append(Action(0.0 if dense else round(pause_s, 3), kind, arguments, rng.random() < 0.3))
     return tuple(actions)
 
 

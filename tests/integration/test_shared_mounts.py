@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ def in_shared_mode(pool: RunningPool, volume: str) -> bool:
 
 def pid_of(pool: RunningPool, where: Path) -> int:
     return next(mounted.pid for mounted in pool.local.mounts() if Path(mounted.mountpoint) == where)
+
+
+def sizes_in(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.stat().st_size for entry in entries}
 
 
 def run_both(program: str, first: list[str], second: list[str]) -> list[str]:
@@ -133,6 +139,45 @@ def test_what_one_host_did_the_other_sees_at_once(pool: RunningPool) -> None:
     pool.assert_clean()
 
 
+def test_new_files_are_seen_whole_whoever_looks_and_however(pool: RunningPool) -> None:
+    first, second = two_mounts(pool, "held")
+    looks: list[Callable[[Path], object]] = [
+        Path.read_bytes,
+        lambda file: bytes(file.stat().st_size),
+        lambda file: bytes(sizes_in(file.parent)[file.name]),
+        lambda file: file.rename(file.with_name("moved")).read_bytes(),
+    ]
+    for number in range(24):
+        one, other = (first, second) if number % 2 else (second, first)
+        content = os.urandom(4096 * (number % 3) + number)
+        (one / "f").write_bytes(content)
+        mtime_ns = (one / "f").stat().st_mtime_ns
+        seen = looks[number % 4](other / "f")
+        assert seen == content or seen == bytes(len(content))
+        left = other / ("moved" if number % 4 == 3 else "f")
+        assert left.read_bytes() == content
+        assert {left.stat().st_mtime_ns, (one / left.name).stat().st_mtime_ns} == {mtime_ns}
+        with open(one / left.name, "ab") as more:
+            more.write(b"more")
+        assert left.read_bytes() == content + b"more"
+        left.unlink()
+    for number in range(600):
+        (first / str(number)).write_bytes(b"%d" % number * 100)
+    assert sizes_in(second) == {str(number): len(str(number)) * 100 for number in range(600)}
+    pool.redfs("snapshot", "create", "held@s")
+    (second / "new").write_bytes(b"kept at the host that made it")
+    pool.redfs("snapshot", "create", "held@t")
+    snapshots = second / ".snapshots"
+    assert (snapshots / "t" / "new").read_bytes() == b"kept at the host that made it"
+    assert not (snapshots / "s" / "new").exists()
+    (second / "last").write_bytes(b"before unmounting")
+    pool.umount(second)
+    assert (first / "last").read_bytes() == b"before unmounting"
+    pool.umount(first)
+    pool.wait_for_idle()
+    pool.assert_clean()
+
+
 def test_a_file_without_a_name_lives_while_any_host_has_it_open(pool: RunningPool) -> None:
     first, second = two_mounts(pool, "unnamed")
     (first / "file").write_bytes(b"x" * 200_000)
@@ -182,6 +227,23 @@ def test_pages_are_dropped_also_where_somebody_sets_the_time_back(pool: RunningP
     pool.umount(second)
 
 
+def test_a_folder_that_is_open_here_is_moved_there_and_moved_on_here(pool: RunningPool) -> None:
+    first, second = two_mounts(pool, "moved")
+    for name in ("a", "b", "c", "a/open", "a/other"):
+        (first / name).mkdir()
+    held = os.open(second / "a" / "open", os.O_RDONLY | os.O_DIRECTORY)
+    os.listdir(second / "a" / "other")
+    (first / "a" / "open").rename(first / "b" / "there")
+    (second / "b" / "there").rename(second / "c" / "on")
+    os.mkdir("below", dir_fd=held)
+    os.close(held)
+    (first / "a" / "other").rename(first / "c" / "again")
+    (second / "c" / "again").rename(second / "a" / "end")
+    pool.umount(first)
+    pool.umount(second)
+    pool.assert_clean()
+
+
 def test_a_read_only_mount_that_shares_sees_every_change(pool: RunningPool) -> None:
     pool.redfs("volume", "create", "watched", "--protect", "ec:2+1")
     first = pool.mount("watched", "--shared")
@@ -201,12 +263,19 @@ def test_a_killed_host_leaves_the_others_at_work(pool: RunningPool) -> None:
     first, second = two_mounts(pool, "killed")
     left = os.open(first / "open", os.O_WRONLY | os.O_CREAT)
     os.write(left, b"written")
+    os.fsync(left)
+    (first / "unsynced").write_bytes(b"lost with the host")
+    (first / "seen").write_bytes(b"seen by another")
+    assert (second / "seen").read_bytes() == b"seen by another"
     (first / "open").rename(first / "renamed")
     pid = pid_of(pool, first)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not process_is_alive(pid), "the mount is killed")
     assert (second / "renamed").read_bytes() == b"written"
-    (second / "renamed").unlink()
+    assert (second / "seen").read_bytes() == b"seen by another"
+    assert (second / "unsynced").read_bytes() == b"", "it waited for the end of the lease"
+    for name in ("renamed", "seen", "unsynced"):
+        (second / name).unlink()
     (second / "new").write_text("goes on")
     with pytest.raises(OSError) as refused:
         os.close(left)
@@ -232,6 +301,10 @@ def test_a_coordinator_that_is_killed_forgets_nothing_that_is_open(pool: Running
         for _ in range(2):
             pool.kill("coordinator")
             pool.redfs("up", "--no-console")
+            (first / "kept back").write_text("before")
+            pool.kill("coordinator")
+            pool.redfs("up", "--no-console")
+            assert (second / "kept back").read_text() == "before"
             (first / "made").write_text("anew")
             assert (second / "made").read_text() == "anew"
             assert os.pread(kept.fileno(), 10, 0) == b"here"

@@ -1,8 +1,9 @@
 """Several mounts of one volume, coming and going while files are open, against a plain model.
 
-Each operation is done by one mount and must be seen by all: after every step that changes something, a mount that is
-drawn shows exactly what the model holds. Mounts join (the first one's delegation is recalled) and leave (the last one
-becomes exclusive again); open files go on through all of it, also those without a name.
+Each operation is done by one mount and must be seen by all: after many of the steps a mount that is drawn shows exactly
+what the model holds. What is written to new files is kept at the mount that made them until another one looks, so not
+every step is followed by a look. Mounts join (the first one's delegation is recalled) and leave (the last one becomes
+exclusive again); open files go on through all of it, also those without a name.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ VOLUME = "shared"
 MOST_MOUNTS = 3
 NAMES = ("a", "b", "c", "d")
 FOLDERS = ("", "f", "g")
-STEPS = 250
+STEPS = 400
+LOOKED_AT = 0.4
+"""Of the steps."""
 O_RDWR = 2
 
 
@@ -63,13 +66,15 @@ class History:
         self.join()
         operations: list[tuple[Callable[[], None], int]] = [
             (self.join, 3), (self.leave, 3), (self.write, 12), (self.open, 10), (self.write_open, 25),
-            (self.append_twice, 6), (self.read_open, 12), (self.release, 7), (self.truncate, 8), (self.unlink, 8),
+            (self.make, 12), (self.append_twice, 6), (self.write_and_look, 10), (self.touch, 4),
+            (self.read_open, 12), (self.release, 7), (self.truncate, 8), (self.unlink, 8),
             (self.rename, 8), (self.mkdir, 4), (self.rmdir, 3), (self.snapshot_and_roll_back, 1),
         ]  # fmt: skip
         for _ in range(steps):
             operation = self.random.choices([o for o, _ in operations], [w for _, w in operations])[0]
             operation()
-            self.compare()
+            if self.random.random() < LOOKED_AT:
+                self.compare()
         while len(self.mounts) > 1:
             self.leave()
         self.compare()
@@ -126,19 +131,67 @@ class History:
             number = self.world.run(mount.open(path, O_RDWR | (O_APPEND if appends else 0)))
             self.opened.append(Opened(mount, number, self.files[path], appends))
 
+    def make(self) -> None:
+        """A new file that stays open where it was made, so that the next writes to it are kept there."""
+        path = self.path()
+        folder = path.rpartition("/")[0]
+        if len(self.opened) < 8 and path not in self.files and (not folder or folder in self.folders):
+            mount, appends = self.mount(), self.random.random() < 0.3
+            self.done.append(f"make {path} at {self.mounts.index(mount)} appends={appends}")
+            number = self.world.run(mount.create(path, O_RDWR | (O_APPEND if appends else 0)))
+            self.files[path] = Data()
+            self.opened.append(Opened(mount, number, self.files[path], appends))
+            for _ in range(self.random.randrange(3)):
+                self.write_to(self.opened[-1])
+
+    def write_and_look(self) -> None:
+        """A write of one mount while another reads that file: it sees all of it, or nothing."""
+        names = {id(data): path for path, data in self.files.items()}
+        mine = [o for o in self.opened if id(o.data) in names and o.mount.vfs.is_shared and not o.appends]
+        if mine:
+            opened = self.random.choice(mine)
+            other = self.random.choice([mount for mount in self.mounts if mount is not opened.mount])
+            path, data = names[id(opened.data)], opened.data.content
+            content = self.random.randbytes(5000)
+            offset = self.random.choice((0, len(data) // 2, len(data)))
+            before = bytes(data)
+            data[offset : offset + len(content)] = content
+            self.done.append(f"write_and_look {path} at {offset} handle {opened.number}")
+            found = self.world.run(self.written_and_read(opened, offset, content, other, path))
+            # Its size is asked for first, so what is read may have grown since.
+            assert found in (before, bytes(data), bytes(data[: len(before)])), self.story()
+            inodes = [self.world.run(mount.inode(path)) for mount in self.mounts]
+            assert len(set(inodes)) == 1, f"times differ: {self.story()}"
+
+    async def written_and_read(self, opened: Opened, offset: int, content: bytes, other: Mount, path: str) -> bytes:
+        found, _ = await asyncio.gather(other.read(path), opened.mount.vfs.write(opened.number, offset, content))
+        return found
+
+    def touch(self) -> None:
+        """Sets a file's time at one mount, perhaps the one that holds it."""
+        if self.files:
+            path, mount = self.random.choice(sorted(self.files)), self.mount()
+            self.done.append(f"touch {path} at {self.mounts.index(mount)}")
+            self.world.run(mount.touch(path, 1_000_000_000 * len(self.done)))
+            found = {self.world.run(other.inode(path)).mtime_ns for other in (mount, self.mount())}
+            assert found == {1_000_000_000 * len(self.done)}, self.story()
+
     def write_open(self) -> None:
         if self.opened:
-            opened, content = self.random.choice(self.opened), self.content()
-            data = opened.data.content
-            offset = self.random.choice((0, 100, len(data), len(data) + 3000, SLOT_BYTES - 10))
-            self.done.append(f"write_open {opened.number} at {offset} {len(content)} appends={opened.appends}")
-            if opened.appends and not opened.mount.vfs.is_shared:
-                offset = len(data)  # as the kernel says it; of a shared file it may know an old end
-            self.world.run(opened.mount.vfs.write(opened.number, offset, content))
-            if opened.appends:
-                offset = len(data)
-            data.extend(bytes(max(0, offset - len(data))))
-            data[offset : offset + len(content)] = content
+            self.write_to(self.random.choice(self.opened))
+
+    def write_to(self, opened: Opened) -> None:
+        content = self.content()
+        data = opened.data.content
+        offset = self.random.choice((0, 100, len(data), len(data) + 3000, SLOT_BYTES - 10))
+        self.done.append(f"write_open {opened.number} at {offset} {len(content)} appends={opened.appends}")
+        if opened.appends and not opened.mount.vfs.is_shared:
+            offset = len(data)  # as the kernel says it; of a shared file it may know an old end
+        self.world.run(opened.mount.vfs.write(opened.number, offset, content))
+        if opened.appends:
+            offset = len(data)
+        data.extend(bytes(max(0, offset - len(data))))
+        data[offset : offset + len(content)] = content
 
     def append_twice(self) -> None:
         """Two appends at once."""
