@@ -182,6 +182,25 @@ async def test_takers_at_any_moment_get_a_segment_of_their_own() -> None:
     assert not session.open
 
 
+async def test_segments_of_a_session_that_ended_are_handed_out_to_nobody() -> None:
+    async with a_world() as world:
+        for size in (100, 3 * MIB):
+            world.session.commit(await world.store.store(pieces(noise(size))))
+        old = set(world.session.open)
+        assert old, "some are opened ahead"
+        await world.store.forsake()
+        old |= set(world.session.open)  # what was asked for a moment before
+        world.session.open.clear()
+        data = noise(3 * MIB, 2)
+        for batch in [await world.store.store(pieces(data)), await world.store.store([noise(100, 3)])]:
+            assert not old.intersection(segment.segment_id for segment in batch.segments)
+            world.session.commit(batch)
+        await world.store.forsake()
+        old = set(world.session.open)
+        world.session.open.clear()
+    assert not old.intersection(world.session.aborted), "nor given back"
+
+
 async def test_segments_in_flight_are_bounded() -> None:
     async with a_world() as world:
         world.nodes.gate = asyncio.Event()
