@@ -6,7 +6,8 @@ A hold ends by a Rebase, or after the order's own bound by asking the coordinato
 without knowing it, since what is accepted for the old lineage after a roll-back would be lost.
 
 Order **rebase**: the file system goes on as the new lineage (`Vfs.rebase`), the kernel drops the pages of open files,
-then requests go in again, and names and attributes that the kernel remembers time out; only then comes the answer. A Rebase with the lineage that the mount has lets a held one go.
+then requests go in again, and names and attributes that the kernel remembers time out; only then comes the answer. A
+Rebase with the lineage that the mount has lets a held one go.
 
 An order may be lost: the mount asks as well when its stream is resumed, and when a commit is refused because the volume
 was rolled back. Nothing else tells it, and nothing has to: a volume is rolled back only while all its live mounts are

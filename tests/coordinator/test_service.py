@@ -19,7 +19,16 @@ from redfs.coordinator.scheduler import scheduler_of
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import LmdbStore
-from redfs.core.errors import BY_CODE, AlreadyExists, Busy, CommitRefused, LeaseLapsed, RedfsError, TooFewNodes
+from redfs.core.errors import (
+    BY_CODE,
+    AlreadyExists,
+    Busy,
+    CommitRefused,
+    LeaseLapsed,
+    NotFound,
+    RedfsError,
+    TooFewNodes,
+)
 from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
 from redfs.core.tables import pack_held_shards, unpack_shards
 from redfs.proto import rpc, rpc_errors

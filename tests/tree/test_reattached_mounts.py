@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from errno import EIO, ESTALE
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,39 @@ def test_a_mount_that_was_alone_comes_back_to_a_volume_that_another_one_shares(w
         await two.close()
         await world.until(lambda: not one.vfs.is_shared and one.vfs.gate.is_open)
         assert await one.content() == {}
+        await one.close()
+        await world.idle()
+
+    world.run(run())
+
+
+def test_who_comes_back_while_the_last_other_one_leaves_is_alone(world: World) -> None:
+    async def run() -> None:
+        one = await world.mount(VOLUME, shared=True)
+        file, nameless = await opened(world, one)
+        one.vfs.gate.inside += 1
+        await world.end_session(one)
+        two = await world.mount(VOLUME, shared=True)
+        call, alone, told = one.session.call, one.session.on_alone, []
+
+        async def calls(**body: Any) -> Any:
+            if "declare_open" in body:
+                await two.close()
+                await world.until(lambda: bool(told))
+            return await call(**body)
+
+        async def is_alone(volume_id: int) -> None:
+            await alone(volume_id)
+            told.append(volume_id)
+
+        one.session.call = calls  # type: ignore[method-assign]
+        one.session.on_alone = is_alone
+        one.vfs.gate.inside -= 1
+        one.vfs.gate.left()
+        await world.back(one)
+        await world.until(lambda: not one.vfs.is_shared and one.vfs.gate.is_open)
+        assert len(told) == 1, "the order came before it could be carried out"
+        await release(one, file, nameless)
         await one.close()
         await world.idle()
 

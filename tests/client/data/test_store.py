@@ -201,6 +201,15 @@ async def test_segments_of_a_session_that_ended_are_handed_out_to_nobody() -> No
     assert not old.intersection(world.session.aborted), "nor given back"
 
 
+async def test_segments_that_a_session_was_asked_for_when_it_ended_are_forgotten_too() -> None:
+    session = FakeSession()
+    stock = SegmentStock(session, 5, small=True, target=2)
+    assert stock.take_now() is None, "asks for some"
+    await stock.forsake()
+    old = set(session.open)
+    assert (await stock.take()).segment_id not in old
+
+
 async def test_segments_in_flight_are_bounded() -> None:
     async with a_world() as world:
         world.nodes.gate = asyncio.Event()

@@ -272,6 +272,26 @@ async def test_it_ends_again_while_it_comes_back(step: str) -> None:
     assert w.coordinator.content(entry.ino) == b"DATA"
 
 
+async def test_it_ends_again_while_what_was_is_put_away() -> None:
+    w = await started()
+    engine = w.vfs.engine
+    stop, stopped = engine.stop, 0
+
+    async def stops() -> None:
+        nonlocal stopped
+        stopped += 1
+        await stop()
+        if stopped == 2:
+            w.session.end()
+
+    engine.stop = stops  # type: ignore[method-assign]
+    w.session.end()
+    await w.back()
+    assert stopped == 2
+    assert w.session.begun == 3
+    assert await w.look() == set()
+
+
 async def test_it_ends_again_in_the_moment_when_it_is_back() -> None:
     w = await started()
     w.session.end()
