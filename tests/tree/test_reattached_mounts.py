@@ -108,7 +108,8 @@ def test_who_comes_back_while_the_last_other_one_leaves_is_alone(world: World) -
         one.vfs.gate.inside += 1
         await world.end_session(one)
         two = await world.mount(VOLUME, shared=True)
-        call, alone, told = one.session.call, one.session.on_alone, []
+        call, alone = one.session.call, one.session.on_alone
+        told: list[int] = []
 
         async def calls(**body: Any) -> Any:
             if "declare_open" in body:

@@ -205,9 +205,11 @@ async def test_segments_that_a_session_was_asked_for_when_it_ended_are_forgotten
     session = FakeSession()
     stock = SegmentStock(session, 5, small=True, target=2)
     assert stock.take_now() is None, "asks for some"
+    await asyncio.sleep(0)
     await stock.forsake()
-    old = set(session.open)
-    assert (await stock.take()).segment_id not in old
+    assert session.calls["open_segments"] == 1
+    await stock.take()
+    assert session.calls["open_segments"] == 2, "under the session that follows"
 
 
 async def test_segments_in_flight_are_bounded() -> None:
