@@ -5,9 +5,9 @@ answers. From then on nothing that a program is told is written can be missing i
 A hold ends by a Rebase, or after the order's own bound by asking the coordinator for the volume's lineage: never
 without knowing it, since what is accepted for the old lineage after a roll-back would be lost.
 
-Order **rebase**: the file system goes on as the new lineage (`Vfs.rebase`), then requests go in again, then the kernel
-is made to forget what it remembers: pages of open files are dropped, names and attributes time out; only then comes the
-answer. A Rebase with the lineage that the mount has lets a held one go.
+Order **rebase**: the file system goes on as the new lineage (`Vfs.rebase`), the kernel drops the pages of open files,
+then requests go in again, and names and attributes that the kernel remembers time out; only then comes the answer. A
+Rebase with the lineage that the mount has lets a held one go.
 
 An order may be lost: the mount asks as well when its stream is resumed, and when a commit is refused because the volume
 was rolled back. Nothing else tells it, and nothing has to: a volume is rolled back only while all its live mounts are
@@ -32,6 +32,8 @@ from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
 
+DROP_S = 10.0
+"""For the kernel to drop pages of open files, which waits for nothing but reads and writes: it takes milliseconds."""
 SLACK_S = 0.1
 """The kernel counts its timeouts in ticks, rounded up."""
 
@@ -221,11 +223,21 @@ class Following:
                 log.warning("requests wait: the state after the roll-back cannot be read yet: %s", error)
                 await self._sleep(vfs.config.retry_max_s)
         self._kernel.rolled_back()
+        await self.drop_pages(opened)
         self._let_go()
         switched_s = self._clock()
-        await self._kernel.forget(opened)
         await self.forget_moved()
         await self._sleep(max(0.0, switched_s + self._kernel.timeout_s + SLACK_S - self._clock()))
+
+    async def drop_pages(self, opened: Sequence[int]) -> None:
+        """With the gate closed, which stays so for all but data: equal times and sizes of another state would tell the
+        kernel that the pages which it has of open files are good. Only then may it be told attributes."""
+        self._vfs.gate.let_data_pass()
+        try:
+            async with asyncio.timeout(DROP_S):
+                await self._kernel.forget(opened)
+        except TimeoutError:
+            log.error("the kernel does not drop the pages of open files: they may show old data for a moment")
 
     async def forget_moved(self) -> None:
         """Has the kernel forget where folders were that are elsewhere now: else they may seem stale for a while."""

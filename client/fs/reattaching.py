@@ -19,20 +19,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from redfs.client.fs.config import Session
 from redfs.client.fs.following import Following, Kernel
 from redfs.client.fs.sharing import Sharing
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import LeaseLapsed, NotFound, RedfsError
+from redfs.core.errors import InternalError, LeaseLapsed, NotFound, RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
-
-DROP_S = 10.0
-"""For the kernel to drop pages of open files, which waits for nothing but reads and writes: it takes milliseconds."""
 
 
 class RenewableSession(Session, Protocol):
@@ -83,15 +80,17 @@ class Reattaching:
         if not vfs.is_cut_off:
             return  # the mount ended before
         self._session.goes_on_anew()
-        if self._work is None:
+        if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._reattach(), name="reattach")
             self._work.add_done_callback(self._ended)
 
     def _ended(self, work: asyncio.Task[None]) -> None:
-        self._work = None
+        if self._work is work:
+            self._work = None
         if not work.cancelled() and (error := work.exception()) is not None:
             log.error("attaching the volume again broke off", exc_info=error)
-            self._vfs.gone()
+            self._vfs.fail(InternalError(f"'{self._vfs.volume_name}' cannot be attached again ({error!r}): unmount it"))
+            self._session.ends_for_good()
 
     async def stop(self) -> None:
         """The mount ends, wherever it stands."""
@@ -154,22 +153,13 @@ class Reattaching:
             if vfs.failure is not None:
                 return  # it ended again
             log.warning("'%s' is attached again: requests go on", vfs.volume_name)
-            await self._drop_pages(opened)
+            await self._following.drop_pages(opened)
             if vfs.failure is not None:
                 return
             vfs.gate.open(by_force=True)
             await self._following.forget_moved()
         if vfs.is_shared:
             await self._sharing.alone(vfs.volume_id)  # an order to that effect may have come too early
-
-    async def _drop_pages(self, opened: Sequence[int]) -> None:
-        """Before anything tells the kernel attributes: equal times and sizes would tell it that its pages are good."""
-        self._vfs.gate.let_data_pass()
-        try:
-            async with asyncio.timeout(DROP_S):
-                await self._kernel.forget(opened)
-        except TimeoutError:
-            log.error("the kernel does not drop the pages of open files: they may show old data for a moment")
 
     async def _go_on(self) -> None:
         vfs = self._vfs

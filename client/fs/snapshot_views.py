@@ -27,7 +27,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from redfs.client.fs.config import FsConfig, Reader, Session, Store
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import FsError, RedfsError, Unavailable
+from redfs.core.errors import FsError, LeaseLapsed, RedfsError, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
 log = logging.getLogger("redfs.fs")
@@ -310,6 +310,9 @@ class SnapshotViews(Generic[H]):
         for index, view in list(self._views.items()):
             try:
                 await self._make_again(view)
+            except LeaseLapsed:
+                view.session.is_suspended = self._suspended = True
+                return  # the session ended again: this is repeated under the next one
             except RedfsError as error:
                 log.warning("%s cannot be read any more: %s", view.snapshot.full_name, error)
                 self._views.pop(index, None)

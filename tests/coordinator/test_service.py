@@ -19,7 +19,16 @@ from redfs.coordinator.scheduler import scheduler_of
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import LmdbStore
-from redfs.core.errors import BY_CODE, AlreadyExists, Busy, CommitRefused, LeaseLapsed, RedfsError, TooFewNodes
+from redfs.core.errors import (
+    BY_CODE,
+    AlreadyExists,
+    Busy,
+    CommitRefused,
+    LeaseLapsed,
+    NotFound,
+    RedfsError,
+    TooFewNodes,
+)
 from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
 from redfs.core.tables import pack_held_shards, unpack_shards
 from redfs.proto import rpc, rpc_errors
@@ -222,6 +231,35 @@ async def commit(stream: Stream, volume_id: int, number: int, word: str, slot: i
             ],
         )
     )  # fmt: skip
+
+
+async def test_who_had_a_volume_before_finds_it_by_its_number(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+        first = await w.session()
+        volume = (await first.call(attach=pb.Attach(name="v"))).volume.volume_id
+        await first.call(close=pb.Close())
+        await first.ended()
+        await w.stub.RenameVolume(pb.VolumeRename(name="v", new_name="w"))
+        other = await w.stub.CreateVolume(pb.VolumeCreate(name="v"))
+
+        again = await w.session()
+        wanted = pb.Attach(name="v", volume_id=volume)
+        attached = await again.call(attach=wanted)
+        assert (attached.volume.volume_id, attached.volume.name) == (volume, "w")
+        assert attached.exclusive
+        assert attached.volume.volume_id != other.volume_id
+        by_name = await again.call(attach=pb.Attach(name="v"))
+        assert by_name.volume.volume_id == other.volume_id
+        await again.call(close=pb.Close())
+        await again.ended()
+
+        await w.stub.DeleteVolume(pb.VolumeDelete(name="w"))
+        last = await w.session()
+        for view in (False, True):
+            with pytest.raises(NotFound, match="deleted"):
+                await last.call(attach=pb.Attach(name="v", volume_id=volume, view=view))
+        assert (await last.call(attach=pb.Attach(name="v"))).exclusive, "and the session is as good as before"
 
 
 async def test_a_volume_from_creation_to_deletion(tmp_path: Path) -> None:

@@ -25,6 +25,18 @@ from tests.coordinator.test_service import WAIT_S, Stream, World, error_of, unti
 # ---------------------------------------------------------------- the commands
 
 
+def test_who_had_a_volume_that_is_deleted_gets_no_other_one_of_its_name() -> None:
+    pool = Pool()
+    old = pool.create("v").volume_id
+    assert pool.coordinator.execute(lambda txn: sessions.name_now(txn, old, "before")) == "v"
+    pool.delete("v")
+    pool.create("v")
+    for _ in range(2):
+        with pytest.raises(NotFound, match="'before' was deleted"):
+            pool.coordinator.execute(lambda txn: sessions.name_now(txn, old, "before"))
+        pool.run_jobs()
+
+
 class Sharer:
     """A session that may share the volume "v"."""
 

@@ -21,10 +21,11 @@ from redfs.client.api import Pool
 from redfs.client.fs.config import Buffer, FsConfig
 from redfs.client.fs.copier import Copier
 from redfs.client.fs.following import SLACK_S, Following
+from redfs.client.fs.reattaching import Reattaching
 from redfs.client.fs.sharing import Sharing
 from redfs.client.fs.vfs import Vfs
 from redfs.client.session import CoordinatorSession, SessionConfig
-from redfs.coordinator import nodes
+from redfs.coordinator import nodes, sessions
 from redfs.coordinator.cluster import Report
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
@@ -165,11 +166,20 @@ class Reader:
 class Mount:
     """A volume mounted without FUSE, by paths."""
 
-    def __init__(self, world: World, session: CoordinatorSession, vfs: Vfs, following: Following, volume: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        session: CoordinatorSession,
+        vfs: Vfs,
+        following: Following,
+        reattaching: Reattaching,
+        volume: str,
+    ) -> None:
         self._world = world
         self.session = session
         self.vfs = vfs
         self._following = following
+        self._reattaching = reattaching
         self.volume = volume
 
     def _context(self) -> Context:
@@ -282,9 +292,14 @@ class Mount:
         await self.vfs.sync()
 
     async def close(self) -> None:
+        await self._reattaching.stop()
         await self._following.stop()
         await self.vfs.close()
         await self.session.close()
+
+
+async def _soon(_: float) -> None:
+    await asyncio.sleep(LOOK_S)
 
 
 class NoKernel:
@@ -338,7 +353,8 @@ class World:
     async def mount(self, name: str, *, view: bool = False, shared: bool = False) -> Mount:
         session = await CoordinatorSession.open(self.address, f"test:{name}", config=SessionConfig(give_up_s=10.0))
         try:
-            attached = await session.call(attach=pb.Attach(name=name, read_only="@" in name, view=view, shared=shared))
+            wanted = pb.Attach(name=name, read_only="@" in name, view=view, shared=shared)
+            attached = await session.call(attach=wanted)
         except BaseException:
             await session.close()
             raise
@@ -355,11 +371,21 @@ class World:
         session.on_return_held = vfs.on_return_held
         session.on_resumed = sharing.resumed
         vfs.on_rolled_back = following.refused
-        session.on_lapsed = vfs.on_lapsed
+        reattaching = Reattaching(session, vfs, NoKernel(), following, sharing, wanted, sleep=_soon)
+        session.on_lapsed = reattaching.lapsed
         session.on_gone = vfs.on_gone
         session.on_copy = Copier(session, vfs).on_copy
         await vfs.start()
-        return Mount(self, session, vfs, following, name)
+        return Mount(self, session, vfs, following, reattaching, name)
+
+    async def end_session(self, mount: Mount) -> None:
+        """The coordinator takes a mount for gone. Returns when the mount knows."""
+        await self._shell.run(partial(sessions.end_session, session_id=mount.session.session_id))
+        await self.until(lambda: mount.vfs.is_cut_off)
+
+    async def back(self, mount: Mount) -> None:
+        """Until requests of a mount that was cut off go on."""
+        await self.until(lambda: mount.vfs.gate.is_open)
 
     async def look(self, name: str) -> Content:
         """What a node of the tree shows, through a view of it."""

@@ -182,6 +182,36 @@ async def test_takers_at_any_moment_get_a_segment_of_their_own() -> None:
     assert not session.open
 
 
+async def test_segments_of_a_session_that_ended_are_handed_out_to_nobody() -> None:
+    async with a_world() as world:
+        for size in (100, 3 * MIB):
+            world.session.commit(await world.store.store(pieces(noise(size))))
+        old = set(world.session.open)
+        assert old, "some are opened ahead"
+        await world.store.forsake()
+        old |= set(world.session.open)  # what was asked for a moment before
+        world.session.open.clear()
+        data = noise(3 * MIB, 2)
+        for batch in [await world.store.store(pieces(data)), await world.store.store([noise(100, 3)])]:
+            assert not old.intersection(segment.segment_id for segment in batch.segments)
+            world.session.commit(batch)
+        await world.store.forsake()
+        old = set(world.session.open)
+        world.session.open.clear()
+    assert not old.intersection(world.session.aborted), "nor given back"
+
+
+async def test_segments_that_a_session_was_asked_for_when_it_ended_are_forgotten_too() -> None:
+    session = FakeSession()
+    stock = SegmentStock(session, 5, small=True, target=2)
+    assert stock.take_now() is None, "asks for some"
+    await asyncio.sleep(0)
+    await stock.forsake()
+    assert session.calls["open_segments"] == 1
+    await stock.take()
+    assert session.calls["open_segments"] == 2, "under the session that follows"
+
+
 async def test_segments_in_flight_are_bounded() -> None:
     async with a_world() as world:
         world.nodes.gate = asyncio.Event()

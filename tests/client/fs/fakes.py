@@ -416,9 +416,10 @@ class Mount:
         yields: int = 2,
         read_only: bool = False,
         snapshot: bool = False,
+        make_session: Callable[[FakeCoordinator, int], FakeSession] = FakeSession,
     ) -> None:
         self.coordinator = coordinator or FakeCoordinator()
-        self.session = FakeSession(self.coordinator, yields)
+        self.session = make_session(self.coordinator, yields)
         self.store = FakeStore(self.session)
         self.reader = FakeReader(self.session)
         self.clock = Clock()

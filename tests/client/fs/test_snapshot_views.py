@@ -22,7 +22,7 @@ from redfs.client.fs.snapshot_views import (
     ViewSession,
 )
 from redfs.client.fs.vfs import Vfs
-from redfs.core.errors import FsError, LeaseLapsed, Unavailable
+from redfs.core.errors import FsError, LeaseLapsed, NotFound, Unavailable
 from redfs.core.namespace import Context, MemoryView
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.client.fs.fakes import VOLUME_ID, FakeCoordinator, FakeReader, FakeSession, FakeStore, turns
@@ -64,6 +64,8 @@ class Session(FakeSession):
 
     def _attach(self, request: pb.Attach) -> pb.AttachReply:
         assert request.view
+        if request.name.partition("@")[2] not in self.snapshots:
+            raise NotFound("it was deleted")
         _, made = self.snapshots[request.name.partition("@")[2]]
         self.next_number += 1
         self.views.add(self.next_number)
@@ -260,3 +262,54 @@ async def test_indexes_of_deleted_snapshots_are_used_again_as_another_generation
     w.now_s += LIST_AGE_S
     assert w.views.place(await w.views.find(b"d")) == Place(3, 1), "of the first one something is open"
     await w.look("d")
+
+
+async def test_under_another_session_views_with_something_open_are_made_again() -> None:
+    w = World()
+    w.session.make("one", "two", "three")
+    vfs, handle = await w.open_in("one")
+    gone, lost = await w.open_in("three")
+    await w.look("two")
+    index = await w.at("one")
+    w.session.lapsed = True
+    await w.views.suspend()
+    assert w.views.views == 2, "nobody has anything of the other one open"
+    assert vfs.gate.is_shut
+    for doing in (w.views.listed(fresh=True), w.look("two"), vfs.session.call(get_rows=pb.GetRows())):
+        with pytest.raises(Unavailable, match="cut off"):
+            await doing
+    w.now_s += 2 * IDLE_S
+    w.views.tick()
+
+    w.session.lapsed = False
+    w.session.views.clear()
+    del w.session.snapshots["three"]
+    old, calls = vfs.volume_id, w.session.coordinator.calls["detach"]
+    await w.views.resume()
+    assert vfs.gate.is_open
+    assert vfs.volume_id != old
+    assert w.session.views == {vfs.volume_id}
+    assert [e.name for e, _ in await vfs.readdir(handle, 0, 10)] == [b".", b".."]
+    async with w.views.using(index) as view:
+        assert view.vfs is vfs
+    assert gone.gate.is_open
+    assert w.views.views == 1, "of a snapshot that is deleted nothing is left"
+    with pytest.raises(Unavailable):
+        await gone.readdir(lost, 0, 10)
+    await w.look("two")
+    assert w.session.coordinator.calls["detach"] == calls, "views of the old session went with it"
+
+
+async def test_a_session_that_ends_while_views_are_made_again_does_not_cost_them() -> None:
+    w = World()
+    w.session.make("one", "two")
+    vfs, handle = await w.open_in("one")
+    await w.open_in("two")
+    for ended in (True, False):
+        await w.views.suspend()
+        w.session.views.clear()
+        w.session.errors["attach"] = [LeaseLapsed("ended again")] if ended else []
+        await w.views.resume()
+        assert vfs.gate.is_open is not ended
+    assert w.views.views == 2
+    assert [e.name for e, _ in await vfs.readdir(handle, 0, 10)] == [b".", b".."]
