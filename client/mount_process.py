@@ -284,6 +284,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
                     options, mountpoint, log_file, vfs, kernel, folder, session, copier, reattaching, tell
                 )
             finally:
+                await kernel.close()
                 await reattaching.stop()
                 await following.stop()
                 if folder is not None:

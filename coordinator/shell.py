@@ -29,7 +29,7 @@ READER_THREADS = 2
 AWAY_S = 3.0
 """How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
 
-MOVED_DEADLINE_S = 1.0
+MOVED_DEADLINE_S = 3.0
 """A kernel that did not look at a moved folder may answer ESTALE once where it meets it anew; that is no reason to wait
 for long."""
 FORGET_DEADLINE_S = 60.0

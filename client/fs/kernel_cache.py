@@ -6,7 +6,7 @@ roll-back moved are dropped by telling it too.
 
 Telling the kernel may block until a request of ours is answered (it waits for pages that are being read, and writes
 changed ones first). So it is done in a thread, never in a request's handler and never on the event loop, and only while
-requests are answered.
+requests are answered. What needs a system call on the mount itself is done by another process (`own_mount.py`).
 
 What programs change through a shared mapping reaches the mount when the kernel writes it: `write_back` has that done
 before the mount is held, else it would be written over what the file is after the roll-back. What is changed through a
@@ -18,15 +18,13 @@ Nothing here fails: what the kernel does not know it need not forget.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import errno
 import logging
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyfuse3
+
+from redfs.client.fs.own_mount import OwnMount
 
 log = logging.getLogger("redfs.fs")
 
@@ -34,11 +32,6 @@ TIMEOUT_S = 1.0
 """Names and attributes of a volume that can change are remembered for this long."""
 REMEMBERED_OPENS = 64 * 1024
 """Inodes opened since a roll-back; beyond it all count as not opened yet, whose pages are read again. 4 MiB."""
-LOOKS = 20
-"""Attempts to look at a moved folder while programs rename others."""
-LOOK_PAUSE_S = 0.005
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class KernelCache:
@@ -46,7 +39,7 @@ class KernelCache:
 
     def __init__(self, mountpoint: Path) -> None:
         self.timeout_s = TIMEOUT_S
-        self._mountpoint = mountpoint
+        self._own_mount = OwnMount(mountpoint)
         self._opened: set[int] | None = None
         """Inodes opened since the last roll-back; None before the first one."""
 
@@ -66,18 +59,10 @@ class KernelCache:
 
     async def write_back(self) -> None:
         """Has the kernel write what programs changed through shared mappings."""
-        await asyncio.to_thread(self._sync)
-
-    def _sync(self) -> None:
         try:
-            folder = os.open(self._mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+            await self._own_mount.sync()
         except OSError as error:
-            log.warning("changes in mappings are not written before the roll-back: %s", error)
-            return
-        try:
-            _libc.syncfs(folder)
-        finally:
-            os.close(folder)
+            log.warning("changes in mappings are not written yet: %s", error)
 
     async def forget(self, inodes: Sequence[int]) -> None:
         """Drops the pages and attributes of open inodes."""
@@ -97,30 +82,14 @@ class KernelCache:
         It does so by itself when it meets them, but not while it renames something: that program would get ESTALE. Only
         where names are not remembered (`timeout_s` does not count in shared mode).
         """
-        await asyncio.to_thread(self._look_at_all, [list(path) for path in folders])
-
-    def _look_at_all(self, folders: list[list[bytes]]) -> None:
-        for path in folders:
-            for _ in range(LOOKS):
-                try:
-                    self._look_at(path)
-                except OSError as error:
-                    if error.errno == errno.ESTALE:  # a program renames something just now
-                        time.sleep(LOOK_PAUSE_S)
-                        continue
-                    log.debug("a moved folder is not there any more: %s", error)
-                break
-
-    def _look_at(self, path: list[bytes]) -> None:
-        """Step by step, as a path may be too long for one call."""
-        folder = os.open(self._mountpoint, os.O_PATH | os.O_DIRECTORY)
         try:
-            for name in path:
-                below = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
-                os.close(folder)
-                folder = below
-        finally:
-            os.close(folder)
+            await self._own_mount.look_at(folders)
+        except OSError as error:
+            log.warning("a program may get ESTALE once for a folder that another host moved: %s", error)
+
+    async def close(self) -> None:
+        """The mount has ended."""
+        await self._own_mount.close()
 
     def _invalidate_names(self, names: list[tuple[int, bytes]]) -> None:
         for parent, name in names:

@@ -223,11 +223,12 @@ def test_pages_are_dropped_also_where_somebody_sets_the_time_back(pool: RunningP
         assert os.pread(reading.fileno(), 100_000, 0) == b"B" * 100_000
         with mmap.mmap(reading.fileno(), 100_000, prot=mmap.PROT_READ) as view:
             assert view[:] == b"B" * 100_000
-        for letter, change in (
+        changes: list[tuple[bytes, Callable[[], None]]] = [
             (b"C", lambda: os.fchmod(reading.fileno(), 0o600)),
             (b"D", lambda: os.utime(reading.fileno(), ns=(THEN_NS, THEN_NS))),
             (b"E", lambda: os.fchown(reading.fileno(), 1, 1)),
-        ):
+        ]
+        for letter, change in changes:
             with open(first / "file", "r+b", buffering=0) as writing:
                 writing.write(letter * 100_000)
             change()

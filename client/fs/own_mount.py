@@ -1,0 +1,140 @@
+"""A mount's own look at its files, as a program would: by a process of its own.
+
+A mount's process must not use its own mount. Killed while one of its threads waits there for an answer, it would never
+end: the thread waits for the process, and what would end the wait is the end of the process. So another process does
+it, which ends with its input. One request at a time, in lines of JSON; each is answered by a line.
+
+Fails with OSError where no process can be started; what the mount answers is nobody's concern.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+LOOKS = 100
+"""Attempts to look at a moved folder while programs rename others."""
+LOOK_PAUSE_S = 0.005
+END_S = 1.0
+
+
+class OwnMount:
+    """The other process. Started when it is needed first. Belongs to one event loop."""
+
+    def __init__(self, mountpoint: Path) -> None:
+        self._mountpoint = mountpoint
+        self._process: subprocess.Popen[bytes] | None = None
+        self._turn = asyncio.Lock()
+
+    async def sync(self) -> None:
+        """Has the kernel write what programs changed through shared mappings."""
+        await self._ask({"do": "sync"})
+
+    async def look_at(self, paths: Sequence[Sequence[bytes]]) -> None:
+        """Looks at folders, by the names that lead to them from the top."""
+        await self._ask({"do": "look", "paths": [[_text(name) for name in path] for path in paths]})
+
+    async def close(self) -> None:
+        """Ends the process, whatever it is about. No request may follow."""
+        self._kill()
+        async with self._turn:
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it may wait for this mount, and end with it
+                    await asyncio.to_thread(self._process.wait, END_S)
+
+    async def _ask(self, request: dict[str, Any]) -> None:
+        async with self._turn:
+            asking = asyncio.ensure_future(asyncio.to_thread(self._ask_now, json.dumps(request).encode() + b"\n"))
+            try:
+                await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                self._kill()  # its next answer would be this one's
+                await asyncio.gather(asking, return_exceptions=True)
+                raise
+
+    def _ask_now(self, request: bytes) -> None:
+        """In a thread: waiting for a pipe ends with the process that it waits in."""
+        if self._process is None or self._process.poll() is not None:
+            # Not asyncio's, which forks: libraries that are loaded here do not survive that.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "redfs.client.fs.own_mount", str(self._mountpoint)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
+        process.stdin.flush()
+        if not process.stdout.readline():
+            raise OSError(errno.EPIPE, "the process that looks at the mount has ended")
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+
+def _text(name: bytes) -> str:
+    return base64.b64encode(name).decode()
+
+
+def serve(mountpoint: str) -> None:
+    """Answers requests until the end of the input."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        with contextlib.suppress(OSError):
+            if request["do"] == "sync":
+                _sync(mountpoint)
+            else:
+                for path in request["paths"]:
+                    _look(mountpoint, [base64.b64decode(name) for name in path])
+        print("done", flush=True)
+
+
+def _sync(mountpoint: str) -> None:
+    folder = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        ctypes.CDLL(None, use_errno=True).syncfs(folder)
+    finally:
+        os.close(folder)
+
+
+def _look(mountpoint: str, path: Sequence[bytes]) -> None:
+    for _ in range(LOOKS):
+        try:
+            _walk(mountpoint, path)
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # a program renames something just now
+                time.sleep(LOOK_PAUSE_S)
+                continue
+        return
+
+
+def _walk(mountpoint: str, path: Sequence[bytes]) -> None:
+    """Step by step, as a path may be too long for one call."""
+    folder = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name in path:
+            below = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+            os.close(folder)
+            folder = below
+    finally:
+        os.close(folder)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
