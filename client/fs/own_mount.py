@@ -49,9 +49,7 @@ class OwnMount:
         """Ends the process, whatever it is about. No request may follow."""
         self._kill()
         async with self._turn:
-            if self._process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):  # it may wait for this mount, and end with it
-                    await asyncio.to_thread(self._process.wait, END_S)
+            await asyncio.to_thread(self._put_away)
 
     async def _ask(self, request: dict[str, Any]) -> None:
         async with self._turn:
@@ -66,6 +64,7 @@ class OwnMount:
     def _ask_now(self, request: bytes) -> None:
         """In a thread: waiting for a pipe ends with the process that it waits in."""
         if self._process is None or self._process.poll() is not None:
+            self._put_away()
             # Not asyncio's, which forks: libraries that are loaded here do not survive that.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "redfs.client.fs.own_mount", str(self._mountpoint)],
@@ -82,6 +81,17 @@ class OwnMount:
         process.stdin.flush()
         if not process.stdout.readline():
             raise OSError(errno.EPIPE, "the process that looks at the mount has ended")
+
+    def _put_away(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it may wait for this mount, and end with it
+            process.wait(END_S)
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -48,3 +48,4 @@ async def test_a_process_that_loses_its_input_ends(tmp_path: Path) -> None:
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(10) == 0
+    await own.close()
