@@ -37,6 +37,8 @@ from redfs.core.errors import InternalError, RedfsError
 if TYPE_CHECKING:
     from redfs.client.fs.copier import Copier
     from redfs.client.fs.figures import FiguresReporter
+    from redfs.client.fs.fuse_adapter import FuseAdapter
+    from redfs.client.fs.fuse_loop import Readiness
     from redfs.client.fs.kernel_cache import KernelCache
     from redfs.client.fs.reattaching import Reattaching
     from redfs.client.fs.snapshots_folder import SnapshotsFolder
@@ -340,14 +342,14 @@ async def _serve_fuse(
     try:
         mounting.write_record(mountpoint, options.volume, log_file)
         ending = _end_on_signals(vfs)
-        ticking = asyncio.create_task(_tick(vfs, folder, reporter))
+        ticking = asyncio.create_task(_tick(vfs, folder, reporter, adapter, readiness))
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         log.info("%s is mounted on %s", options.volume, mountpoint)
         serving = asyncio.create_task(pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS))
         # Answered once the kernel and this process have agreed on the protocol; before, it would undo what is set here.
-        answered = asyncio.create_task(asyncio.to_thread(os.stat, mountpoint))
+        answered = asyncio.create_task(kernel.answers())
         await asyncio.wait({serving, answered}, return_when=asyncio.FIRST_COMPLETED)
         _read_ahead(mountpoint)
         tell(None)
@@ -396,11 +398,15 @@ async def _save(vfs: Vfs) -> str | None:
     return None
 
 
-async def _tick(vfs: Vfs, folder: SnapshotsFolder | None, reporter: FiguresReporter) -> None:
+async def _tick(
+    vfs: Vfs, folder: SnapshotsFolder | None, reporter: FiguresReporter, adapter: FuseAdapter, readiness: Readiness
+) -> None:
     while True:
         await asyncio.sleep(TICK_S)
         if vfs.session.is_serving:  # else its segments may be nobody's by now, and what is written to them lost space
             vfs.tick()
+        if readiness.is_unmounted():
+            adapter.unmounted()
         reporter.tick()
         if folder is not None:
             folder.views.tick()

@@ -191,6 +191,7 @@ class FuseAdapter(pyfuse3.Operations):
         self.changed_mode()
         vfs.on_mode = self.changed_mode
         self._waiting = 0
+        self._unmounted = asyncio.Event()
 
     def changed_mode(self) -> None:
         """What the kernel may remember from now on. To be called when other mounts begin or end to share the volume."""
@@ -200,6 +201,14 @@ class FuseAdapter(pyfuse3.Operations):
         else:
             self._timeout_s = FROZEN_TIMEOUT_S if vfs.is_snapshot else EXCLUSIVE_TIMEOUT_S
             self._keep_cache = vfs.is_snapshot or not vfs.follows
+
+    async def _served(self, *, data: bool) -> None:
+        await self.session.serving()
+        await self.gate.admitted(data=data)
+
+    def unmounted(self) -> None:
+        """Nobody waits for answers any more: requests that wait end, such as the last closes of files."""
+        self._unmounted.set()
 
     async def serving(self, *, data: bool = False) -> None:
         """Waits for the lease and the gate, with a bound."""
@@ -213,8 +222,16 @@ class FuseAdapter(pyfuse3.Operations):
         self._waiting += 1
         try:
             async with asyncio.timeout(self.vfs.config.give_up_s):
-                await self.session.serving()
-                await self.gate.admitted(data=data)
+                served = asyncio.ensure_future(self._served(data=data))
+                unmounted = asyncio.ensure_future(self._unmounted.wait())
+                try:
+                    await asyncio.wait((served, unmounted), return_when=asyncio.FIRST_COMPLETED)
+                    if not served.done():
+                        raise Unavailable("the volume was unmounted while this waited")
+                    served.result()
+                finally:
+                    served.cancel()
+                    unmounted.cancel()
         except TimeoutError:
             raise Unavailable("the coordinator has been away for too long") from None
         finally:

@@ -70,12 +70,13 @@ class Readiness:
     async def wait(self, fd: int) -> None:
         """Returns when the descriptor is readable; raises ClosedResourceError once it is closing."""
         loop = asyncio.get_running_loop()
+        self._fd = fd
         if self._comes_soon(fd):
             await asyncio.sleep(0)
             return
         waiter = self._waiter = loop.create_future()
         if not self._is_registered:
-            self._is_registered, self._fd = True, fd
+            self._is_registered = True
             loop.add_reader(fd, self._readable)
         await waiter
         self._last_s = time.perf_counter()
@@ -95,6 +96,15 @@ class Readiness:
                 return False
         self._last_s = time.perf_counter()
         return True
+
+    def is_unmounted(self) -> bool:
+        """Whether the kernel has nothing to do with this mount any more."""
+        if self._fd < 0:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLIN)
+        return any(event & select.POLLERR for _, event in self._poll.poll(0))
 
     def _readable(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -57,6 +57,14 @@ class KernelCache:
         """From now on the first open of an inode does not keep its pages."""
         self._opened = set()
 
+    async def answers(self) -> None:
+        """Returns when the mount answers."""
+        try:
+            await self._own_mount.stat()
+        except OSError as error:
+            log.warning("the mount is not looked at: %s", error)
+        await self._own_mount.close()  # most mounts need it no more
+
     async def write_back(self) -> None:
         """Has the kernel write what programs changed through shared mappings."""
         try:

@@ -37,6 +37,10 @@ class OwnMount:
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = asyncio.Lock()
 
+    async def stat(self) -> None:
+        """Asks for the attributes of the top: answered once the mount answers anything."""
+        await self._ask({"do": "stat"})
+
     async def sync(self) -> None:
         """Has the kernel write what programs changed through shared mappings."""
         await self._ask({"do": "sync"})
@@ -46,7 +50,7 @@ class OwnMount:
         await self._ask({"do": "look", "paths": [[_text(name) for name in path] for path in paths]})
 
     async def close(self) -> None:
-        """Ends the process, whatever it is about. No request may follow."""
+        """Ends the process, whatever it is about. Another request starts it again."""
         self._kill()
         async with self._turn:
             await asyncio.to_thread(self._put_away)
@@ -107,7 +111,9 @@ def serve(mountpoint: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.suppress(OSError):
-            if request["do"] == "sync":
+            if request["do"] == "stat":
+                os.stat(mountpoint)
+            elif request["do"] == "sync":
                 _sync(mountpoint)
             else:
                 for path in request["paths"]:

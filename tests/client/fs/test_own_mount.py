@@ -13,6 +13,7 @@ from redfs.client.fs.own_mount import OwnMount
 async def test_it_answers_whatever_it_finds_and_ends_when_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     own = OwnMount(tmp_path)
+    await own.stat()
     await own.sync()
     await own.look_at([[b"a", b"b"], [b"not", b"there"], [b"\xff" * 200]])
     process = own._process
