@@ -122,7 +122,7 @@ async def _nothing_shared(volume_id: int) -> None:
     """The owner shares no volume."""
 
 
-async def _no_pages(volume_id: int, inodes: Sequence[int], moved: Sequence[Sequence[bytes]]) -> None:
+async def _no_pages(volume_id: int, inodes: Sequence[int]) -> None:
     """The owner shows nothing to a kernel."""
 
 
@@ -172,9 +172,8 @@ class CoordinatorSession:
         nothing is remembered of it."""
         self.on_alone: Callable[[int], Awaitable[None]] = _nothing_shared
         """Called with a volume's id when no other host shares it any more."""
-        self.on_forget: Callable[[int, Sequence[int], Sequence[Sequence[bytes]]], Awaitable[None]] = _no_pages
-        """Called with a volume's id, inodes, and the paths of folders that were moved; returns when the kernel has no
-        pages of these inodes and knows where the folders are."""
+        self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
+        """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
         self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
         """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
@@ -556,7 +555,7 @@ class CoordinatorSession:
         await self.call(recall_done=pb.RecallDone(recall_id=order.recall_id))
 
     async def _forget(self, order: pb.Forget) -> None:
-        await self.on_forget(order.volume_id, order.inodes, [path.names for path in order.moved])
+        await self.on_forget(order.volume_id, order.inodes)
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
 
     async def _return_held(self, order: pb.ReturnHeld) -> None:

@@ -43,13 +43,11 @@ QUICK_READ_ROWS = 512
 
 
 class Forget(NamedTuple):
-    """Sessions whose kernels must drop what they remember of an inode: its data, or where it was."""
+    """Sessions whose kernels must drop what they remember of an inode's data."""
 
     sessions: frozenset[int]
     volume_id: int
     ino: int
-    moved: tuple[tuple[bytes, ...], ...] = ()
-    """Where folders are now that were moved; none: it is about data."""
 
 
 class Later(NamedTuple):
@@ -386,9 +384,7 @@ class Requests:
             }
 
         def forget(changed: shared_operations.Changed) -> Forget | None:
-            if not changed.forget:
-                return None
-            return Forget(changed.forget, request.volume_id, changed.row.ino, changed.moved)
+            return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
 
         return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
 

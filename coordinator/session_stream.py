@@ -218,10 +218,7 @@ class SessionStream:
 
     async def _send_when_forgotten(self, reply: pb.SessionReply, forget: Forget) -> None:
         await asyncio.gather(
-            *[
-                self._shell.forget(session, forget.volume_id, forget.ino, forget.moved)
-                for session in sorted(forget.sessions)
-            ]
+            *[self._shell.forget(session, forget.volume_id, forget.ino) for session in sorted(forget.sessions)]
         )
         self._send(reply)
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from errno import EFBIG, ENOENT, ENOSPC
-from stat import S_ISDIR
 from typing import Any, NamedTuple
 
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
-from redfs.coordinator.sessions import quota_left, require_session, require_shared, sharing_sessions, take_inodes
+from redfs.coordinator.sessions import quota_left, require_session, require_shared, take_inodes
 from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
@@ -28,7 +27,6 @@ from redfs.core import namespace as engine
 from redfs.core.errors import FsError, InvalidArgument, NoSpace, RolledBack, Unavailable
 from redfs.core.namespace import Context, Entry, Removed, WriteSet
 from redfs.core.namespace.opening import O_TRUNC, create_or_open, open_inode
-from redfs.core.namespace.paths import folder_path
 from redfs.core.records import (
     MAX_FILE_BYTES,
     MAX_PIECES,
@@ -62,8 +60,6 @@ class Changed(NamedTuple):
     forget: frozenset[int] = frozenset()
     """Sessions whose kernels may show wrong data of `row.ino` with times that look right: the client gets its answer
     when they have dropped it (order Forget), or their leases are over. Also told for a repetition."""
-    moved: tuple[tuple[bytes, ...], ...] = ()
-    """Not empty: the sessions have to forget where these folders were, whose paths it tells."""
 
 
 class _Change:
@@ -120,9 +116,6 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     if under_way.writes:
         apply_writes(txn, volume, under_way.writes)
         store_answer(txn, session_id, request.number, row)
-    moved = _moved_folders(under_way, row)
-    if moved:
-        return Changed(row, frozenset(sharing_sessions(txn.kv, request.volume_id)) - {session_id}, moved)
     return Changed(row, _must_forget(txn, session_id, request))
 
 
@@ -167,19 +160,6 @@ def apply_writes(txn: Txn, volume: VolumeRow, writes: WriteSet) -> None:
                 add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume.name)
         else:
             txn.versions.delete(lineage, kind, obj)
-
-
-def _moved_folders(c: _Change, row: OperationRow) -> tuple[tuple[bytes, ...], ...]:
-    """Where the folders are now that a rename has moved."""
-    r = c.request
-    if r.operation != "rename" or not c.writes:
-        return ()
-    moved = []
-    if S_ISDIR(decode_inode(row.inode).mode):
-        moved.append((r.new_parent, r.new_name))
-    if r.flags == engine.RENAME_EXCHANGE and row.replaced_inode and S_ISDIR(decode_inode(row.replaced_inode).mode):
-        moved.append((r.ino, r.name))
-    return tuple([(*folder_path(c.view, parent).value, name) for parent, name in moved])
 
 
 def _must_forget(txn: Txn, session_id: int, request: pb.Change) -> frozenset[int]:

@@ -29,9 +29,6 @@ READER_THREADS = 2
 AWAY_S = 3.0
 """How long an order waits for a session that has no stream: one that comes back does so within a second or two."""
 
-MOVED_DEADLINE_S = 3.0
-"""A kernel that did not look at a moved folder may answer ESTALE once where it meets it anew; that is no reason to wait
-for long."""
 FORGET_DEADLINE_S = 60.0
 """A mount drops pages in milliseconds, and one that is away comes back or loses its lease long before."""
 LEASE_LOOK_S = 0.25
@@ -191,21 +188,16 @@ class Shell:
         order.rebase_id = number
         return await self._order(session_id, number, pb.SessionReply(rebase=order), deadline_s)
 
-    async def forget(self, session_id: int, volume_id: int, ino: int, moved: Sequence[Sequence[bytes]] = ()) -> None:
-        """Has a session's kernel drop an inode's pages, or look at folders where they are now. Returns when it has, or
-        the session's lease is over.
+    async def forget(self, session_id: int, volume_id: int, ino: int) -> None:
+        """Has a session's kernel drop an inode's pages. Returns when it has, or the session's lease is over.
 
-        One that lives and does not say so in FORGET_DEADLINE_S is named in the log, and not waited for any longer. For
-        folders that is soon: two kernels may wait for each other, each with a folder of its own under way.
+        One that lives and does not say so in FORGET_DEADLINE_S is named in the log, and not waited for any longer.
         """
         number = self.next_order()
-        order = pb.Forget(forget_id=number, volume_id=volume_id, inodes=() if moved else (ino,))
-        order.moved.extend([pb.Path(names=path) for path in moved])
-        deadline_s = MOVED_DEADLINE_S if moved else FORGET_DEADLINE_S
-        answered = await self.until_answered(session_id, number, pb.SessionReply(forget=order), deadline_s)
+        message = pb.SessionReply(forget=pb.Forget(forget_id=number, volume_id=volume_id, inodes=[ino]))
+        answered = await self.until_answered(session_id, number, message, FORGET_DEADLINE_S)
         if not answered and self.coordinator.leases.valid(session_id):
-            level = logging.DEBUG if moved else logging.WARNING
-            log.log(level, "session %d did not say that it forgot inode %d of %d", session_id, ino, volume_id)
+            log.warning("session %d did not say that it forgot inode %d of volume %d", session_id, ino, volume_id)
 
     async def until_answered(self, session_id: int, number: int, message: pb.SessionReply, deadline_s: float) -> bool:
         """Sends an order, also on later streams. False where the session's lease or the deadline was over first."""

@@ -56,10 +56,6 @@ class Kernel(Protocol):
         """Drops pages and attributes of open inodes. Requests come meanwhile, and must be answered."""
         ...
 
-    async def look_at(self, folders: Sequence[Sequence[bytes]]) -> None:
-        """Has it look at folders by their paths. Requests come meanwhile, and must be answered."""
-        ...
-
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
         """Drops names, each with the inode of its folder. Requests come meanwhile, and must be answered."""
         ...

@@ -77,6 +77,10 @@ FROZEN_TIMEOUT_S = 3600.0
 READDIR_ENTRIES = 64
 """Entries looked up at once: about what one reply to the kernel holds, so that few are prepared in vain."""
 STATFS_BLOCK_BYTES = 4096
+LOOK_S = 1.0
+"""Longest wait for the kernel to look at a moved folder: others may rename all the time."""
+MAX_LOOKING = 64
+"""Programs that wait for that at one time."""
 SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
@@ -192,6 +196,8 @@ class FuseAdapter(pyfuse3.Operations):
         vfs.on_mode = self.changed_mode
         self._waiting = 0
         self._unmounted = asyncio.Event()
+        self._looking: dict[int, asyncio.Future[None]] = {}
+        """Process -> what it waits for at its next look at a name."""
 
     def changed_mode(self) -> None:
         """What the kernel may remember from now on. To be called when other mounts begin or end to share the volume."""
@@ -320,8 +326,11 @@ class FuseAdapter(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> Any:
         if name == SNAPSHOTS and parent_inode == ROOT_INO and self.snapshots is not None:
             return self.snapshots.attributes()
+        pid = ctx.pid
+        if pid in self._looking:
+            await asyncio.wait([self._looking[pid]], timeout=LOOK_S)
         try:
-            entry = await self.vfs.lookup(parent_inode, name)
+            entry = await self.vfs.lookup(parent_inode, name, lambda ino: self._look_at(ino, pid))
         except FsError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -330,6 +339,20 @@ class FuseAdapter(pyfuse3.Operations):
             nothing.entry_timeout = self._timeout_s
             return nothing
         return self._attributes(*entry)
+
+    def _look_at(self, ino: int, pid: int) -> None:
+        """Another host has moved a folder that somebody meets.
+
+        The kernel lets a folder have one name. It moves it when it meets it elsewhere, but not while it renames
+        something, also for that very request: it tries once more then, and the program gets ESTALE. So before the
+        second try, the folder is looked at from outside of any rename.
+        """
+        kernel = self.kernel
+        path = self.vfs.names.names_to(ino)
+        if kernel is None or path is None or kernel.looks(pid) or len(self._looking) >= MAX_LOOKING:
+            return
+        looking = self._looking[pid] = asyncio.ensure_future(kernel.look_at(path))
+        looking.add_done_callback(lambda _: self._looking.pop(pid, None))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Nothing is kept for what the kernel merely looked up (see the vfs)."""

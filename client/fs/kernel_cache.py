@@ -84,14 +84,18 @@ class KernelCache:
         """
         await asyncio.to_thread(self._invalidate_names, list(names))
 
-    async def look_at(self, folders: Sequence[Sequence[bytes]]) -> None:
-        """Looks at folders that another host moved, by their paths from the top: the kernel learns where they are.
+    def looks(self, pid: int) -> bool:
+        """Whether a request comes from `look_at`."""
+        return pid == self._own_mount.pid
 
-        It does so by itself when it meets them, but not while it renames something: that program would get ESTALE. Only
+    async def look_at(self, folder: Sequence[bytes]) -> None:
+        """Looks at a folder that another host moved, by its path from the top: the kernel learns where it is.
+
+        It does so by itself when it meets it, but not while it renames something: that program would get ESTALE. Only
         where names are not remembered (`timeout_s` does not count in shared mode).
         """
         try:
-            await self._own_mount.look_at(folders)
+            await self._own_mount.look_at([folder])
         except OSError as error:
             log.warning("a program may get ESTALE once for a folder that another host moved: %s", error)
 

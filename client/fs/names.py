@@ -45,13 +45,20 @@ class RememberedNames:
         place = self.places.get(ino)
         return 0 if place is None else place.parent
 
-    def path_of(self, ino: int) -> str:
-        """Where the inode was last seen, from the top of the volume; its number where that is not known."""
-        parts: list[str] = []
+    def names_to(self, ino: int) -> list[bytes] | None:
+        """The names that led to the inode from the top of the volume; None where they are not known."""
+        names: list[bytes] = []
         at = ino
         while at != ROOT_INO:
-            if at not in self.places or len(parts) > MAX_DEPTH:
-                return f"<inode {ino}>"
+            if at not in self.places or len(names) > MAX_DEPTH:
+                return None
             at, name, _ = self.places[at]
-            parts.append(name.decode("utf-8", "backslashreplace"))
-        return "/" + "/".join(reversed(parts))
+            names.append(name)
+        return names[::-1]
+
+    def path_of(self, ino: int) -> str:
+        """Where the inode was last seen, from the top of the volume; its number where that is not known."""
+        names = self.names_to(ino)
+        if names is None:
+            return f"<inode {ino}>"
+        return "/" + "/".join([name.decode("utf-8", "backslashreplace") for name in names])

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LOOKS = 100
-"""Attempts to look at a moved folder while programs rename others."""
-LOOK_PAUSE_S = 0.005
+LOOK_S = 1.0
+"""For looking at a moved folder while programs rename others: between two of these there is a moment for it."""
+LOOK_PAUSE_S = 0.0003
 END_S = 1.0
 
 
@@ -36,6 +36,11 @@ class OwnMount:
         self._mountpoint = mountpoint
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 where there is none."""
+        return 0 if self._process is None else self._process.pid
 
     async def stat(self) -> None:
         """Asks for the attributes of the top: answered once the mount answers anything."""
@@ -130,11 +135,12 @@ def _sync(mountpoint: str) -> None:
 
 
 def _look(mountpoint: str, path: Sequence[bytes]) -> None:
-    for _ in range(LOOKS):
+    until_s = time.monotonic() + LOOK_S
+    while True:
         try:
             _walk(mountpoint, path)
         except OSError as error:
-            if error.errno == errno.ESTALE:  # a program renames something just now
+            if error.errno == errno.ESTALE and time.monotonic() < until_s:  # a program renames something just now
                 time.sleep(LOOK_PAUSE_S)
                 continue
         return

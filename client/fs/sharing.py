@@ -5,8 +5,7 @@
   the kernel remembers nothing any more from before: its memory of names and attributes is over, the pages of open
   files are dropped. Only then is the other host let in.
 - **Alone**: no other mount is left. Nothing begins, the delegation is asked for, and operations run here again.
-- **Forget**: the pages of some inodes may be wrong though their times and sizes are what the kernel knows; or another
-  host moved a folder, of which a kernel knows one name only.
+- **Forget**: the pages of some inodes may be wrong though their times and sizes are what the kernel knows.
 
 One order goes after the other, also with those of a roll-back (`following.py`). What a failure leaves: before the
 delegation was given back, everything as it was; after it, requests wait until the new engine works. An order that was
@@ -131,12 +130,10 @@ class Sharing:
                 log.warning("requests wait: the volume cannot be read yet: %s", error)
                 await self._sleep(self._vfs.config.retry_max_s)
 
-    async def forget(self, volume_id: int, inodes: Sequence[int], moved: Sequence[Sequence[bytes]]) -> None:
-        """Returns when the kernel has no pages of these inodes, and knows where folders are that were moved."""
-        if volume_id == self._vfs.volume_id and inodes:
+    async def forget(self, volume_id: int, inodes: Sequence[int]) -> None:
+        """Returns when the kernel has no pages of these inodes."""
+        if volume_id == self._vfs.volume_id:
             await self._kernel.forget(inodes)
-        if volume_id == self._vfs.volume_id and moved:
-            await self._kernel.look_at(moved)
 
     async def resumed(self) -> None:
         """The stream was away, perhaps because the coordinator begins anew: it is told what is open and held here.

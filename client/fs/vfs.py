@@ -164,10 +164,14 @@ class Vfs:
 
     # ------------------------------------------------------------ finding
 
-    async def lookup(self, parent: int, name: bytes) -> Entry:
-        """The inode that a name has. ENOENT."""
+    async def lookup(self, parent: int, name: bytes, moved: Callable[[int], None] | None = None) -> Entry:
+        """The inode that a name has. ENOENT. `moved` is called for a folder that was found elsewhere before."""
         entry = await self.engine.lookup(parent, name)
+        before = self.names.places.get(entry.ino)
+        elsewhere = before is not None and (before.parent, before.name) != (parent, name)
         self.names.saw(entry.ino, parent, name, entry.inode.mode)
+        if elsewhere and moved is not None and self.is_shared and S_ISDIR(entry.inode.mode):
+            moved(entry.ino)
         return entry
 
     async def getattr(self, ino: int) -> Inode:
@@ -462,7 +466,7 @@ class Vfs:
             raise self._not_open(handle)
         listed = await self.engine.readdir(ino, after_cookie, limit)
         for entry, inode in listed:
-            if entry.cookie > 2:
+            if entry.cookie > 2 and not (self.is_shared and S_ISDIR(inode.mode)):
                 self.names.saw(entry.ino, ino, entry.name, inode.mode)
         return listed
 

@@ -1007,22 +1007,14 @@ class Alone(_message.Message):
     def __init__(self, volume_id: _Optional[int] = ...) -> None: ...
 
 class Forget(_message.Message):
-    __slots__ = ("forget_id", "volume_id", "inodes", "moved")
+    __slots__ = ("forget_id", "volume_id", "inodes")
     FORGET_ID_FIELD_NUMBER: _ClassVar[int]
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     INODES_FIELD_NUMBER: _ClassVar[int]
-    MOVED_FIELD_NUMBER: _ClassVar[int]
     forget_id: int
     volume_id: int
     inodes: _containers.RepeatedScalarFieldContainer[int]
-    moved: _containers.RepeatedCompositeFieldContainer[Path]
-    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ..., moved: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
-
-class Path(_message.Message):
-    __slots__ = ("names",)
-    NAMES_FIELD_NUMBER: _ClassVar[int]
-    names: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, names: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    def __init__(self, forget_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ForgetDone(_message.Message):
     __slots__ = ("forget_id",)

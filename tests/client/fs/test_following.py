@@ -39,9 +39,6 @@ class Kernel:
     async def forget(self, inodes: Sequence[int]) -> None:
         self.log.append(("forget", sorted(inodes), self.vfs.gate.lets_data_pass and not self.vfs.gate.is_open))
 
-    async def look_at(self, folders: Sequence[Sequence[bytes]]) -> None:
-        raise AssertionError("only for volumes that are shared")
-
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
         self.log.append(("forget names", sorted(names), self.vfs.gate.is_open))
 

@@ -94,8 +94,6 @@ class Kernel:
 
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None: ...
 
-    async def look_at(self, folders: Sequence[Sequence[bytes]]) -> None: ...
-
 
 class World:
     def __init__(
