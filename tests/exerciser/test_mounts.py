@@ -43,7 +43,7 @@ def test_it_stays_so_while_nodes_are_killed_and_the_volume_is_remounted_and_roll
     pool: RunningPool, tmp_path: Path
 ) -> None:
     mount = pool.mount("exercised")
-    faults = Faults(pool.local.folder, "exercised", [mount], seed=80)
+    faults = Faults(pool.local.folder, "exercised", [mount], seed=2)
     planned = plans(2, [mount], tmp_path / "reference", trees=1, files=1)
     run(planned, seconds=600, operations=OPERATIONS_WITH_FAULTS, faults=faults, round_steps=250)
     assert set(faults.made) == {what for what in (*DURING, *BETWEEN) if what != "nothing"}
