@@ -40,6 +40,10 @@ class RememberedNames:
         """The inode is gone."""
         self.places.pop(ino, None)
 
+    def keep_folders(self) -> None:
+        """Forgets all but folders, of which the kernel remembers where they were."""
+        self.places = {ino: place for ino, place in self.places.items() if place.is_folder}
+
     def folder_of(self, ino: int) -> int:
         """The folder that it was seen in; 0 where that is not known."""
         place = self.places.get(ino)

@@ -466,7 +466,8 @@ class Vfs:
             raise self._not_open(handle)
         listed = await self.engine.readdir(ino, after_cookie, limit)
         for entry, inode in listed:
-            if entry.cookie > 2 and not (self.is_shared and S_ISDIR(inode.mode)):
+            # Of a folder that is known elsewhere the kernel may still think so: it is told when it looks (`lookup`).
+            if entry.cookie > 2 and not (self.is_shared and S_ISDIR(inode.mode) and entry.ino in self.names.places):
                 self.names.saw(entry.ino, ino, entry.name, inode.mode)
         return listed
 
@@ -665,7 +666,7 @@ class Vfs:
             handle.moved_end = ends.get(handle.ino)
             handle.ahead = handle.window = 0
         self._places = places
-        self.names.places.clear()
+        self.names.keep_folders()
         self._statfs = None
         if cut_off and self.is_cut_off and times == self._times_cut_off:
             self.failure, self.is_cut_off = None, False
