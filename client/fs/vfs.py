@@ -687,6 +687,7 @@ class Vfs:
                 place = parent, name_hash(self._root.hash_seed, name)
                 if inode is not None and (inode.parent, inode.name_hash) != place:
                     moved.append((parent, name))
+                    self.names.forget(ino)
         return moved
 
     async def _open_inodes_in(self, metadata: Metadata) -> dict[int, Inode]:
