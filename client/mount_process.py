@@ -354,6 +354,7 @@ async def _serve_fuse(
         _read_ahead(mountpoint)
         tell(None)
         await serving
+        answered.cancel()  # nobody would answer it
         await asyncio.gather(answered, return_exceptions=True)
         readiness.closing(-1)
         if ending:

@@ -35,6 +35,7 @@ class OwnMount:
     def __init__(self, mountpoint: Path) -> None:
         self._mountpoint = mountpoint
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
         self._turn = asyncio.Lock()
 
     @property
@@ -66,13 +67,14 @@ class OwnMount:
             try:
                 await asyncio.shield(asking)
             except asyncio.CancelledError:
+                asking.add_done_callback(_look_at)
                 self._kill()  # its next answer would be this one's
-                await asyncio.gather(asking, return_exceptions=True)
+                await asyncio.wait([asking], timeout=END_S)  # it may wait for this mount, and end with it
                 raise
 
     def _ask_now(self, request: bytes) -> None:
         """In a thread: waiting for a pipe ends with the process that it waits in."""
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None or self._is_killed or self._process.poll() is not None:
             self._put_away()
             # Not asyncio's, which forks: libraries that are loaded here do not survive that.
             self._process = subprocess.Popen(
@@ -93,6 +95,7 @@ class OwnMount:
 
     def _put_away(self) -> None:
         process, self._process = self._process, None
+        self._is_killed = False
         if process is None:
             return
         for pipe in (process.stdin, process.stdout):
@@ -104,7 +107,14 @@ class OwnMount:
 
     def _kill(self) -> None:
         if self._process is not None:
+            self._is_killed = True
             self._process.kill()
+
+
+def _look_at(asking: asyncio.Future[None]) -> None:
+    """Its failure is no news."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 def _text(name: bytes) -> str:
