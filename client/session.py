@@ -11,8 +11,8 @@ Fails: `LeaseLapsed` from every call once the coordinator has ended the session,
 another one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that
 is away. Errors that the coordinator answers are raised as its classes of
 `core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
-(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_return_held`); one that was sent while
-the stream was away may be lost (`on_resumed`).
+(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_moved`, `on_return_held`); one that was
+sent while the stream was away may be lost (`on_resumed`).
 """
 
 from __future__ import annotations
@@ -174,6 +174,8 @@ class CoordinatorSession:
         """Called with a volume's id when no other host shares it any more."""
         self.on_forget: Callable[[int, Sequence[int]], Awaitable[None]] = _no_pages
         """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
+        self.on_moved: Callable[[pb.Moved], None] = lambda _: None
+        """Called when another host has moved a folder."""
         self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
         """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
@@ -516,6 +518,8 @@ class CoordinatorSession:
                 self._work_on(partial(self.on_alone, reply.alone.volume_id))
             case "forget":
                 self._work_on(partial(self._forget, reply.forget))
+            case "moved":
+                self.on_moved(reply.moved)
             case "return_held":
                 self._work_on(partial(self._return_held, reply.return_held))
             case "copy":

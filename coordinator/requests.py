@@ -57,6 +57,8 @@ class Later(NamedTuple):
     reply: Callable[[Any], dict[str, Any]]
     forget: Callable[[Any], Forget | None] = lambda _: None
     """From its value, what others must drop before the answer is given."""
+    tell: Callable[[Any], Iterable[tuple[int, pb.SessionReply]]] = lambda _: ()
+    """From its value, orders for other sessions that are not waited for."""
 
 
 Answer = dict[str, Any]
@@ -386,7 +388,12 @@ class Requests:
         def forget(changed: shared_operations.Changed) -> Forget | None:
             return Forget(changed.forget, request.volume_id, changed.row.ino) if changed.forget else None
 
-        return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget)
+        def tell(changed: shared_operations.Changed) -> Iterable[tuple[int, pb.SessionReply]]:
+            for moved in changed.moved:
+                for session in changed.others:
+                    yield session, pb.SessionReply(moved=moved)
+
+        return Later(lambda txn: shared_operations.change(txn, session_id, request), reply, forget, tell)
 
     def _write_through(self, session_id: int, request: pb.WriteThrough) -> Later:
         def reply(written: shared_writes.Written) -> Answer:

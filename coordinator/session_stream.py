@@ -209,6 +209,8 @@ class SessionStream:
         if outcome.error is not None:
             self._fail(request_id, outcome.error)
             return
+        for session_id, order in later.tell(outcome.value):
+            self._shell.tell(session_id, order)
         reply = pb.SessionReply(request_id=request_id, **later.reply(outcome.value))
         forget = later.forget(outcome.value)
         if forget is None:

@@ -41,14 +41,15 @@ def undeclared(txn: Txn, volume_id: int) -> list[int]:
     ]
 
 
+def sharing_writers(kv: ReadKv, volume_id: int) -> list[int]:
+    """Sessions that share the volume and may change it."""
+    return [session for session, access in scan_pairs(kv, MOUNTS, volume_id) if access[0] == Access.SHARED]
+
+
 def undeclared_writers(kv: ReadKv, env: Environment, volume_id: int) -> list[int]:
     """Sessions that share the volume, may hold inodes of it, and have not said yet which."""
     book = env.open_book
-    return [
-        session
-        for session, access in scan_pairs(kv, MOUNTS, volume_id)
-        if access[0] == Access.SHARED and not book.has_declared(volume_id, session)
-    ]
+    return [session for session in sharing_writers(kv, volume_id) if not book.has_declared(volume_id, session)]
 
 
 def require_known(kv: ReadKv, env: Environment, volume_id: int) -> None:

@@ -12,15 +12,16 @@ Unavailable (the same, while deleted data is being freed), CommitRefused (blocks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from errno import EFBIG, ENOENT, ENOSPC
+from stat import S_ISDIR
 from typing import Any, NamedTuple
 
 from redfs.coordinator.jobs import add_job
 from redfs.coordinator.new_data import PieceCheck
 from redfs.coordinator.numbered import store_answer, stored_answer
 from redfs.coordinator.sessions import quota_left, require_session, require_shared, take_inodes
-from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, undeclared
+from redfs.coordinator.shared_opens import EVERYTHING, enter, open_inodes, require_known, sharing_writers, undeclared
 from redfs.coordinator.shared_view import SharedView, encode_writes
 from redfs.coordinator.txn import Txn
 from redfs.core import namespace as engine
@@ -60,6 +61,10 @@ class Changed(NamedTuple):
     forget: frozenset[int] = frozenset()
     """Sessions whose kernels may show wrong data of `row.ino` with times that look right: the client gets its answer
     when they have dropped it (order Forget), or their leases are over. Also told for a repetition."""
+    moved: Sequence[pb.Moved] = ()
+    """Folders that the change moved into other folders."""
+    others: Sequence[int] = ()
+    """Sessions that are told so: the other ones that may change the volume."""
 
 
 class _Change:
@@ -104,7 +109,7 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
         raise InvalidArgument(f"there is no operation {request.operation!r}: is the client newer?")
     stored = stored_answer(txn, session_id, request.number, request.answered)
     if stored is not None:
-        return Changed(stored, _must_forget(txn, session_id, request))
+        return _changed(txn, session_id, request, stored)
     only_reads = request.operation == "release" or (request.operation == "open" and not request.flags & O_TRUNC)
     volume = require_shared(txn.kv, session_id, request.volume_id, write=not only_reads)
     require_lineage(volume, request.lineage)
@@ -116,7 +121,15 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     if under_way.writes:
         apply_writes(txn, volume, under_way.writes)
         store_answer(txn, session_id, request.number, row)
-    return Changed(row, _must_forget(txn, session_id, request))
+    return _changed(txn, session_id, request, row)
+
+
+def _changed(txn: Txn, session_id: int, request: pb.Change, row: OperationRow) -> Changed:
+    moved = _moved_folders(request, row)
+    if not moved:
+        return Changed(row, _must_forget(txn, session_id, request))
+    others = [session for session in sharing_writers(txn.kv, request.volume_id) if session != session_id]
+    return Changed(row, moved=moved, others=others)
 
 
 def _end_holds(txn: Txn, session_id: int, request: pb.Change, row: OperationRow) -> None:
@@ -168,6 +181,19 @@ def _must_forget(txn: Txn, session_id: int, request: pb.Change) -> frozenset[int
     volume_id = request.volume_id
     sessions = txn.env.open_book.sessions_with(volume_id, request.ino).union(undeclared(txn, volume_id))
     return sessions - {session_id}
+
+
+def _moved_folders(request: pb.Change, row: OperationRow) -> Sequence[pb.Moved]:
+    if request.operation != "rename" or request.ino == request.new_parent:
+        return ()
+    places = [(row.ino, row.inode, request.new_parent, request.new_name)]
+    if request.flags & engine.RENAME_EXCHANGE:
+        places.append((row.replaced, row.replaced_inode, request.ino, request.name))
+    return [
+        pb.Moved(volume_id=request.volume_id, ino=ino, parent=parent, name=name)
+        for ino, inode, parent, name in places
+        if S_ISDIR(decode_inode(inode).mode)
+    ]
 
 
 # ---------------------------------------------------------------- operations

@@ -69,6 +69,10 @@ class Coordinator:
         finally:
             call.cancel()
 
+    def gone(self) -> Unavailable:
+        """What to say where a stream that never ends by itself has ended in good order: the coordinator was stopped."""
+        return Unavailable(f"the coordinator at {self.address} has stopped. Start it again with {self.hint}")
+
     async def volume(self, name: str) -> pb.Volume:
         """One node of the tree. NotFound."""
         found: pb.Volume = await self.call("GetVolume", pb.VolumeName(name=name))

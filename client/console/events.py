@@ -137,7 +137,7 @@ class Events:
                     async for message in stream:
                         pause_s = RETRY_FIRST_S
                         self._take(message)
-                error: RedfsError = Unavailable(f"the coordinator at {self._coordinator.address} ended the stream")
+                error: RedfsError = self._coordinator.gone()
             except RedfsError as refused:
                 error = refused
             except Exception as unexpected:

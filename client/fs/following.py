@@ -56,6 +56,10 @@ class Kernel(Protocol):
         """Drops pages and attributes of open inodes. Requests come meanwhile, and must be answered."""
         ...
 
+    def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        """Another host has moved a folder; `path` tells where it is. Requests come of that, and must be answered."""
+        ...
+
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
         """Drops names, each with the inode of its folder. Requests come meanwhile, and must be answered."""
         ...

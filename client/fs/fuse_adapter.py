@@ -22,7 +22,7 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from stat import S_ISGID, S_ISUID, S_IXGRP
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -31,7 +31,7 @@ import pyfuse3
 
 from redfs.client.fs.config import Session
 from redfs.client.fs.figures import MountFigures
-from redfs.client.fs.kernel_cache import TIMEOUT_S, KernelCache
+from redfs.client.fs.kernel_cache import LOOK_S, TIMEOUT_S, KernelCache
 from redfs.client.fs.snapshot_views import FIRST_NUMBER
 from redfs.client.fs.vfs import Vfs
 from redfs.core.errors import (
@@ -77,10 +77,8 @@ FROZEN_TIMEOUT_S = 3600.0
 READDIR_ENTRIES = 64
 """Entries looked up at once: about what one reply to the kernel holds, so that few are prepared in vain."""
 STATFS_BLOCK_BYTES = 4096
-LOOK_S = 1.0
-"""Longest wait for the kernel to look at a moved folder: others may rename all the time."""
-MAX_LOOKING = 64
-"""Programs that wait for that at one time."""
+MAX_MET_MOVED = 64
+"""Programs of which it is remembered that they met a moved folder."""
 SHOWN_INODES = 1 << 32
 """Inode numbers never run out; statfs must show some number."""
 PREFERRED_IO_BYTES = 128 * 1024
@@ -96,6 +94,8 @@ _OF_WHAT_WAS_FOUND = frozenset((
 ))  # fmt: skip
 """Requests for which an inode that is gone was found under its name a moment before. Where other hosts write, another
 may have taken its place: with ESTALE the kernel looks again; with ENOENT a name would be gone that is always there."""
+_NAME_CHANGES = frozenset(("create", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename"))
+"""Requests for which the kernel keeps folders locked until they are answered."""
 _GROUP_PROGRAM = S_ISGID | S_IXGRP
 DATA_REQUESTS = frozenset(("read", "write", "flush", "fsync", "release"))
 """What the kernel may wait for while it drops pages; none of them tells it that its pages are still good."""
@@ -136,6 +136,7 @@ def _request(
     """Waits for the lease and the gate, calls, maps errors, counts. The first argument numbers an inode or a handle."""
 
     data = method.__name__ in DATA_REQUESTS
+    locks_folders = method.__name__ in _NAME_CHANGES
 
     async def call(self: FuseAdapter, /, *args: P.args, **kwargs: P.kwargs) -> T:
         began_ns = perf_counter_ns()
@@ -147,6 +148,9 @@ def _request(
                 await self.serving(data=data)
             gate.inside += 1
             try:
+                if locks_folders and self.vfs.is_shared:
+                    with self._locking_folders():
+                        return await method(self, *args, **kwargs)
                 return await method(self, *args, **kwargs)
             finally:
                 gate.inside -= 1
@@ -196,8 +200,10 @@ class FuseAdapter(pyfuse3.Operations):
         vfs.on_mode = self.changed_mode
         self._waiting = 0
         self._unmounted = asyncio.Event()
-        self._looking: dict[int, asyncio.Future[None]] = {}
-        """Process -> what it waits for at its next look at a name."""
+        self._met_moved: dict[int, bool] = {}
+        """Processes that met a folder that another host moved: their next look at a name may be a second try."""
+        self._folders_locked: set[asyncio.Future[None]] = set()
+        """Done with the answers to the requests under way that change names, while others write to the volume too."""
 
     def changed_mode(self) -> None:
         """What the kernel may remember from now on. To be called when other mounts begin or end to share the volume."""
@@ -326,11 +332,12 @@ class FuseAdapter(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> Any:
         if name == SNAPSHOTS and parent_inode == ROOT_INO and self.snapshots is not None:
             return self.snapshots.attributes()
-        pid = ctx.pid
-        if pid in self._looking:
-            await asyncio.wait([self._looking[pid]], timeout=LOOK_S)
+        kernel = self.kernel
+        if kernel is not None and ctx.pid in self._met_moved and await kernel.looked():
+            self._met_moved.pop(ctx.pid, None)
+        moved: list[int] = []
         try:
-            entry = await self.vfs.lookup(parent_inode, name, lambda ino: self._look_at(ino, pid))
+            entry = await self.vfs.lookup(parent_inode, name, moved.append)
         except FsError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -338,21 +345,37 @@ class FuseAdapter(pyfuse3.Operations):
             nothing.st_ino = 0
             nothing.entry_timeout = self._timeout_s
             return nothing
+        if kernel is not None and (moved or kernel.is_looking_at(entry.ino)):
+            await self._meet_moved(kernel, entry.ino, ctx.pid)
         return self._attributes(*entry)
 
-    def _look_at(self, ino: int, pid: int) -> None:
-        """Another host has moved a folder that somebody meets.
+    @contextlib.contextmanager
+    def _locking_folders(self) -> Iterator[None]:
+        """While a request is under way for which the kernel keeps folders locked."""
+        answered = asyncio.get_running_loop().create_future()
+        self._folders_locked.add(answered)
+        try:
+            yield
+        finally:
+            self._folders_locked.discard(answered)
+            answered.set_result(None)
 
-        The kernel lets a folder have one name. It moves it when it meets it elsewhere, but not while it renames
-        something, also for that very request: it tries once more then, and the program gets ESTALE. So before the
-        second try, the folder is looked at from outside of any rename.
+    async def _meet_moved(self, kernel: KernelCache, ino: int, pid: int) -> None:
+        """A program meets a folder that another host may have moved.
+
+        The kernel lets a folder have one name. It moves it when it meets it elsewhere, but not while the folder that
+        it was in is locked or while it renames something, also for that very request: it tries once more then, and the
+        program gets ESTALE. So the answer waits for the changes that are under way, and before the second try the
+        folder is looked at from outside of any rename.
         """
-        kernel = self.kernel
-        path = self.vfs.names.names_to(ino)
-        if kernel is None or path is None or kernel.looks(pid) or len(self._looking) >= MAX_LOOKING:
+        if kernel.looks(pid):
             return
-        looking = self._looking[pid] = asyncio.ensure_future(kernel.look_at(path))
-        looking.add_done_callback(lambda _: self._looking.pop(pid, None))
+        kernel.moved(ino, self.vfs.names.names_to)
+        self._met_moved[pid] = True
+        if len(self._met_moved) > MAX_MET_MOVED:
+            del self._met_moved[next(iter(self._met_moved))]
+        if self._folders_locked:
+            await asyncio.wait(set(self._folders_locked), timeout=LOOK_S)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Nothing is kept for what the kernel merely looked up (see the vfs)."""

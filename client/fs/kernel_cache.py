@@ -18,8 +18,9 @@ Nothing here fails: what the kernel does not know it need not forget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyfuse3
@@ -30,6 +31,14 @@ log = logging.getLogger("redfs.fs")
 
 TIMEOUT_S = 1.0
 """Names and attributes of a volume that can change are remembered for this long."""
+MAX_MOVED = 256
+"""Folders that others moved and that nobody has looked at yet."""
+MAX_LOOKS = 20
+LOOK_PAUSE_S = 0.001
+LOOK_PAUSE_MAX_S = 0.5
+"""Between looks that found nothing where a folder was thought to be: some ten seconds in all."""
+LOOK_S = 0.1
+"""Longest wait for looks at moved folders. Who waits may be the one whose rename makes them fail."""
 REMEMBERED_OPENS = 64 * 1024
 """Inodes opened since a roll-back; beyond it all count as not opened yet, whose pages are read again. 4 MiB."""
 
@@ -42,6 +51,10 @@ class KernelCache:
         self._own_mount = OwnMount(mountpoint)
         self._opened: set[int] | None = None
         """Inodes opened since the last roll-back; None before the first one."""
+        self._moved: dict[int, int] = {}
+        """Folders that are to be looked at, and how many more times at most."""
+        self._look_now = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
 
     def may_keep_pages(self, ino: int) -> bool:
         """Whether the pages of an inode that is being opened are those of the volume as it is."""
@@ -85,22 +98,64 @@ class KernelCache:
         await asyncio.to_thread(self._invalidate_names, list(names))
 
     def looks(self, pid: int) -> bool:
-        """Whether a request comes from `look_at`."""
+        """Whether a request comes from a look at moved folders."""
         return pid == self._own_mount.pid
 
-    async def look_at(self, folder: Sequence[bytes]) -> None:
-        """Looks at a folder that another host moved, by its path from the top: the kernel learns where it is.
+    def is_looking_at(self, ino: int) -> bool:
+        """Whether the kernel may not know yet where a folder is now."""
+        return ino in self._moved
+
+    def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        """Another host has moved a folder: it is looked at, and the kernel learns where it is.
 
         It does so by itself when it meets it, but not while it renames something: that program would get ESTALE. Only
-        where names are not remembered (`timeout_s` does not count in shared mode).
+        where names are not remembered (`timeout_s` does not count in shared mode). `path` gives the names that lead to
+        it from the top, as far as they are known at that moment. Beyond MAX_MOVED the oldest are left to the programs
+        that meet them, and so are those whose path leads nowhere for long.
         """
+        self._moved.pop(ino, None)
+        self._moved[ino] = MAX_LOOKS
+        if len(self._moved) > MAX_MOVED:
+            del self._moved[next(iter(self._moved))]
+        self._look_now.set()
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look(path), name="look at moved folders")
+
+    async def looked(self) -> bool:
+        """Returns when the kernel has been shown all moved folders; False where that takes more than LOOK_S."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking], timeout=LOOK_S)
+        return self._looking is None
+
+    async def _look(self, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        pause_s = LOOK_PAUSE_S
         try:
-            await self._own_mount.look_at([folder])
+            while self._moved:
+                if self._look_now.is_set():
+                    self._look_now.clear()
+                    pause_s = LOOK_PAUSE_S
+                asked = [(ino, names) for ino in list(self._moved) if (names := path(ino)) is not None]
+                seen = await self._own_mount.look_at([names for _, names in asked])
+                known = {ino for (ino, names), found in zip(asked, seen, strict=True) if found == ino}
+                for ino, looks_left in list(self._moved.items()):
+                    if ino in known or not looks_left:
+                        del self._moved[ino]
+                    else:
+                        self._moved[ino] = looks_left - 1
+                if self._moved:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._look_now.wait(), pause_s)
+                    pause_s = min(2 * pause_s, LOOK_PAUSE_MAX_S)
         except OSError as error:
             log.warning("a program may get ESTALE once for a folder that another host moved: %s", error)
+            self._moved.clear()
+        finally:
+            self._looking = None
 
     async def close(self) -> None:
         """The mount has ended."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._own_mount.close()
 
     def _invalidate_names(self, names: list[tuple[int, bytes]]) -> None:

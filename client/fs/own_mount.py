@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LOOK_S = 1.0
+LOOK_S = 0.25
 """For looking at a moved folder while programs rename others: between two of these there is a moment for it."""
 LOOK_PAUSE_S = 0.0003
 END_S = 1.0
@@ -51,9 +51,10 @@ class OwnMount:
         """Has the kernel write what programs changed through shared mappings."""
         await self._ask({"do": "sync"})
 
-    async def look_at(self, paths: Sequence[Sequence[bytes]]) -> None:
-        """Looks at folders, by the names that lead to them from the top."""
-        await self._ask({"do": "look", "paths": [[_text(name) for name in path] for path in paths]})
+    async def look_at(self, paths: Sequence[Sequence[bytes]]) -> list[int]:
+        """Looks at folders, by the names that lead to them from the top: their inodes, 0 where nothing can be seen."""
+        seen: list[int] = await self._ask({"do": "look", "paths": [[_text(name) for name in path] for path in paths]})
+        return seen
 
     async def close(self) -> None:
         """Ends the process, whatever it is about. Another request starts it again."""
@@ -61,18 +62,18 @@ class OwnMount:
         async with self._turn:
             await asyncio.to_thread(self._put_away)
 
-    async def _ask(self, request: dict[str, Any]) -> None:
+    async def _ask(self, request: dict[str, Any]) -> Any:
         async with self._turn:
             asking = asyncio.ensure_future(asyncio.to_thread(self._ask_now, json.dumps(request).encode() + b"\n"))
             try:
-                await asyncio.shield(asking)
+                return await asyncio.shield(asking)
             except asyncio.CancelledError:
                 asking.add_done_callback(_look_at)
                 self._kill()  # its next answer would be this one's
                 await asyncio.wait([asking], timeout=END_S)  # it may wait for this mount, and end with it
                 raise
 
-    def _ask_now(self, request: bytes) -> None:
+    def _ask_now(self, request: bytes) -> Any:
         """In a thread: waiting for a pipe ends with the process that it waits in."""
         if self._process is None or self._is_killed or self._process.poll() is not None:
             self._put_away()
@@ -90,8 +91,10 @@ class OwnMount:
         assert process.stdout is not None
         process.stdin.write(request)
         process.stdin.flush()
-        if not process.stdout.readline():
+        answer = process.stdout.readline()
+        if not answer:
             raise OSError(errno.EPIPE, "the process that looks at the mount has ended")
+        return json.loads(answer)
 
     def _put_away(self) -> None:
         process, self._process = self._process, None
@@ -111,7 +114,7 @@ class OwnMount:
             self._process.kill()
 
 
-def _look_at(asking: asyncio.Future[None]) -> None:
+def _look_at(asking: asyncio.Future[Any]) -> None:
     """Its failure is no news."""
     if not asking.cancelled():
         asking.exception()
@@ -125,15 +128,15 @@ def serve(mountpoint: str) -> None:
     """Answers requests until the end of the input."""
     for line in sys.stdin:
         request = json.loads(line)
+        seen: list[int] = []
         with contextlib.suppress(OSError):
             if request["do"] == "stat":
                 os.stat(mountpoint)
             elif request["do"] == "sync":
                 _sync(mountpoint)
             else:
-                for path in request["paths"]:
-                    _look(mountpoint, [base64.b64decode(name) for name in path])
-        print("done", flush=True)
+                seen = [_look(mountpoint, [base64.b64decode(name) for name in path]) for path in request["paths"]]
+        print(json.dumps(seen), flush=True)
 
 
 def _sync(mountpoint: str) -> None:
@@ -144,19 +147,19 @@ def _sync(mountpoint: str) -> None:
         os.close(folder)
 
 
-def _look(mountpoint: str, path: Sequence[bytes]) -> None:
+def _look(mountpoint: str, path: Sequence[bytes]) -> int:
+    """The inode at the end of the path; 0 where there is none, or where programs rename things all the time."""
     until_s = time.monotonic() + LOOK_S
     while True:
         try:
-            _walk(mountpoint, path)
+            return _walk(mountpoint, path)
         except OSError as error:
-            if error.errno == errno.ESTALE and time.monotonic() < until_s:  # a program renames something just now
-                time.sleep(LOOK_PAUSE_S)
-                continue
-        return
+            if error.errno != errno.ESTALE or time.monotonic() > until_s:
+                return 0
+        time.sleep(LOOK_PAUSE_S)
 
 
-def _walk(mountpoint: str, path: Sequence[bytes]) -> None:
+def _walk(mountpoint: str, path: Sequence[bytes]) -> int:
     """Step by step, as a path may be too long for one call."""
     folder = os.open(mountpoint, os.O_PATH | os.O_DIRECTORY)
     try:
@@ -164,6 +167,7 @@ def _walk(mountpoint: str, path: Sequence[bytes]) -> None:
             below = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = below
+        return os.fstat(folder).st_ino
     finally:
         os.close(folder)
 

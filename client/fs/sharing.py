@@ -6,6 +6,7 @@
   files are dropped. Only then is the other host let in.
 - **Alone**: no other mount is left. Nothing begins, the delegation is asked for, and operations run here again.
 - **Forget**: the pages of some inodes may be wrong though their times and sizes are what the kernel knows.
+- **Moved**: another host has moved a folder, which the kernel may know under its old name.
 
 One order goes after the other, also with those of a roll-back (`following.py`). What a failure leaves: before the
 delegation was given back, everything as it was; after it, requests wait until the new engine works. An order that was
@@ -18,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from stat import S_IFDIR
 
 from redfs.client.fs.config import Session
 from redfs.client.fs.following import SLACK_S, Following, Kernel
@@ -134,6 +136,13 @@ class Sharing:
         """Returns when the kernel has no pages of these inodes."""
         if volume_id == self._vfs.volume_id:
             await self._kernel.forget(inodes)
+
+    def moved(self, order: pb.Moved) -> None:
+        """The kernel learns where the folder is now, if it may have met it. A lost order costs little."""
+        vfs = self._vfs
+        if order.volume_id == vfs.volume_id and vfs.is_shared and order.ino in vfs.names.places:
+            vfs.names.saw(order.ino, order.parent, order.name, S_IFDIR)
+            self._kernel.moved(order.ino, vfs.names.names_to)
 
     async def resumed(self) -> None:
         """The stream was away, perhaps because the coordinator begins anew: it is told what is open and held here.

@@ -1026,6 +1026,18 @@ class ForgetDoneReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Moved(_message.Message):
+    __slots__ = ("volume_id", "ino", "parent", "name")
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INO_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    volume_id: int
+    ino: int
+    parent: int
+    name: bytes
+    def __init__(self, volume_id: _Optional[int] = ..., ino: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
+
 class ReturnHeld(_message.Message):
     __slots__ = ("return_id", "volume_id", "inodes")
     RETURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1055,7 +1067,7 @@ class CloseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "return_held")
+    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "return_held", "moved")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
@@ -1102,6 +1114,7 @@ class SessionReply(_message.Message):
     WRITE_HELD_FIELD_NUMBER: _ClassVar[int]
     RETURN_HELD_DONE_FIELD_NUMBER: _ClassVar[int]
     RETURN_HELD_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     failure: Failure
     flush: Flush
@@ -1148,7 +1161,8 @@ class SessionReply(_message.Message):
     write_held: WriteHeldReply
     return_held_done: ReturnHeldDoneReply
     return_held: ReturnHeld
-    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeldReply, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDoneReply, _Mapping]] = ..., return_held: _Optional[_Union[ReturnHeld, _Mapping]] = ...) -> None: ...
+    moved: Moved
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeldReply, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDoneReply, _Mapping]] = ..., return_held: _Optional[_Union[ReturnHeld, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ...) -> None: ...
 
 class VolumeCreate(_message.Message):
     __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed", "shared")

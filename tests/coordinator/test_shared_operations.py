@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from errno import EEXIST, EFBIG, EINVAL, EISDIR, ENOENT, EROFS, ESTALE
 from stat import S_ISDIR
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from redfs.core.errors import (
     Unavailable,
 )
 from redfs.core.ids import ROOT_INO
+from redfs.core.namespace import RENAME_EXCHANGE
 from redfs.core.records import (
     MAX_FILE_BYTES,
     MAX_PIECES,
@@ -630,3 +633,25 @@ def test_setting_a_files_time_makes_others_forget_it() -> None:
         host.declare(*([] if host is other else [file]))
     forget = one.change("setattr", ino=file, attributes=times).forget
     assert forget == {reader.session_id, third.session_id}, "one has not said what it has open"
+
+
+def test_the_others_are_told_of_folders_that_move_into_other_folders() -> None:
+    pool, (one, two) = hosts(2)
+    Host(pool, "reader", read_only=True)
+    a, b = (one.change("mkdir", ino=ROOT_INO, name=name, mode=0o755).row.ino for name in (b"a", b"b"))
+    inner = one.change("mkdir", ino=a, name=b"inner", mode=0o755).row.ino
+    other = one.change("mkdir", ino=b, name=b"other", mode=0o755).row.ino
+    one.create(b"file", parent=a)
+
+    def moved(**fields: Any) -> tuple[Sequence[int], list[tuple[int, int, bytes]]]:
+        request = one.request("rename", **fields)
+        changed = one.send(request)
+        assert one.send(request) == changed
+        return changed.others, [(order.ino, order.parent, order.name) for order in changed.moved]
+
+    assert moved(ino=a, name=b"inner", new_parent=b, new_name=b"i") == ([two.session_id], [(inner, b, b"i")])
+    assert moved(ino=b, name=b"i", new_parent=b, new_name=b"j") == ((), [])
+    assert moved(ino=a, name=b"file", new_parent=b, new_name=b"file") == ((), [])
+    one.change("rename", ino=b, name=b"j", new_parent=a, new_name=b"inner")
+    exchanged = moved(ino=a, name=b"inner", new_parent=b, new_name=b"other", flags=RENAME_EXCHANGE)
+    assert exchanged == ([two.session_id], [(inner, b, b"other"), (other, a, b"inner")])

@@ -313,6 +313,9 @@ class NoKernel:
 
     async def forget(self, inodes: Sequence[int]) -> None: ...
 
+    def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        """Nobody renames across folders here."""
+
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None: ...
 
 

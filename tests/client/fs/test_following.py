@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import ENOENT, ESTALE
 
 import pytest
@@ -38,6 +38,9 @@ class Kernel:
 
     async def forget(self, inodes: Sequence[int]) -> None:
         self.log.append(("forget", sorted(inodes), self.vfs.gate.lets_data_pass and not self.vfs.gate.is_open))
+
+    def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        """Nobody renames across folders here."""
 
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
         self.log.append(("forget names", sorted(names), self.vfs.gate.is_open))

@@ -15,7 +15,8 @@ async def test_it_answers_whatever_it_finds_and_ends_when_it_is_told(tmp_path: P
     own = OwnMount(tmp_path)
     await own.stat()
     await own.sync()
-    await own.look_at([[b"a", b"b"], [b"not", b"there"], [b"\xff" * 200]])
+    seen = await own.look_at([[b"a", b"b"], [b"not", b"there"], [b"\xff" * 200]])
+    assert seen == [(tmp_path / "a" / "b").stat().st_ino, 0, 0]
     process = own._process
     assert process is not None
     assert process.poll() is None

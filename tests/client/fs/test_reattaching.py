@@ -92,6 +92,9 @@ class Kernel:
         self._session.reaches("forget")
         self.log.append((f"drops pages of {len(inodes)}", self._vfs.gate.is_open, self._vfs.gate.lets_data_pass))
 
+    def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
+        """Nobody renames across folders here."""
+
     async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None: ...
 
 
