@@ -35,7 +35,7 @@ from redfs.client.fs.names import RememberedNames
 from redfs.client.fs.remote_engine import ChangeNumbers, RemoteEngine
 from redfs.core.errors import FsError, InternalError, LeaseLapsed, RedfsError, RolledBack
 from redfs.core.ids import ROOT_INO
-from redfs.core.namespace import Context, Entry, Listed, Miss, Removed
+from redfs.core.namespace import RENAME_EXCHANGE, Context, Entry, Listed, Miss, Removed
 from redfs.core.records import Inode, Slot, Xattr, decode_root, inode_key, name_hash
 from redfs.proto.gen import cluster_pb2 as pb
 
@@ -258,6 +258,8 @@ class Vfs:
         self.names.saw(renamed.ino, new_parent, new_name, renamed.inode.mode)
         if renamed.replaced is not None:
             self._removed(renamed.replaced)
+            if flags & RENAME_EXCHANGE and renamed.replaced.inode is not None:
+                self.names.saw(renamed.replaced.ino, old_parent, old_name, renamed.replaced.inode.mode)
 
     def _removed(self, removed: Removed) -> None:
         if removed.inode is None:

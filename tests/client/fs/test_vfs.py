@@ -10,6 +10,7 @@ import pytest
 
 from redfs.client.fs.config import FsConfig
 from redfs.core.errors import CommitRefused, FsError, LeaseLapsed, NoSpace, TooFewNodes, Unavailable
+from redfs.core.namespace import RENAME_EXCHANGE
 from redfs.core.records import MAX_PIECES, SLOT_BYTES, Inode, inode_key, slot_key
 
 from .fakes import FakeCoordinator, Mount, turns, until
@@ -329,6 +330,17 @@ async def test_rename_onto_a_name_records_the_data_first() -> None:
     await turns()
     assert mount.coordinator.tree() == {"/target": source}
     assert mount.coordinator.content(source) == b"new"
+
+
+async def test_both_inodes_of_an_exchange_are_remembered_where_they_are() -> None:
+    mount = Mount()
+    vfs = await mount.start()
+    one = (await vfs.mkdir(mount.ctx, 1, b"one", 0o755)).ino
+    two = (await vfs.mkdir(mount.ctx, 1, b"two", 0o755)).ino
+    inner = (await vfs.mkdir(mount.ctx, one, b"inner", 0o755)).ino
+    await vfs.rename(mount.ctx, one, b"inner", 1, b"two", RENAME_EXCHANGE)
+    assert vfs.names.names_to(inner) == [b"two"]
+    assert vfs.names.names_to(two) == [b"one", b"inner"]
 
 
 async def test_commits_and_data_go_out_by_time() -> None:
