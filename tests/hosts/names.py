@@ -8,7 +8,7 @@ Every change takes effect at one instant. What the kernel looks up by itself bef
 instant, on any file system over a network, and is allowed to differ:
 
 - `rename` looks up both names one after the other: it says EISDIR and ENOTDIR by what it saw of each, and returns 0
-  without doing anything where it saw the same file under both.
+  without doing anything where it saw the same file or folder under both.
 - `link` looks up the old name, then makes the new one.
 - a listing says of each name whether it was there at some instant; only names that were there all the time must be in
   it, and those that never were must not be.
@@ -62,10 +62,10 @@ def _learned(state: State, thing: Thing, ino: int) -> State:
     return tuple(Thing(thing.kind, ino) if there == thing else there for there in state)
 
 
-def _noted(state: State, ino: int) -> list[Thing]:
-    """The file that was noted before, if it still has a name. Where its number was not known then, any of them may be
-    it: its number may have been learned since."""
-    return sorted({there for there in state if there and there.kind == "file" and (there.ino == ino or ino < 0)})
+def _noted(state: State, ino: int, kinds: Sequence[str] = ("file",)) -> list[Thing]:
+    """What was noted before, if it still has a name. Where its number was not known then, any of them may be it: its
+    number may have been learned since."""
+    return sorted({there for there in state if there and there.kind in kinds and (there.ino == ino or ino < 0)})
 
 
 def _observed(state: State, holds: bool) -> Iterator[Step]:
@@ -143,9 +143,9 @@ def _rename(state: State, op: Op, progress: Progress) -> Iterator[Step]:
                 yield Step(state, DONE, False)
             elif target is None or (op.kind == "rename" and target.kind == there.kind):
                 yield Step(_with(state, {old: None, new: there}), DONE, False)
-            if op.kind == "rename" and there.kind == "file":
+            if op.kind == "rename":
                 yield Step(state, _SAW_SAME + there.ino, False)
-        elif progress and target in _noted(state, progress - _SAW_SAME):
+        elif progress and target in _noted(state, progress - _SAW_SAME, ("file", "folder")):
             yield Step(state, DONE, False)
     elif op.error == errno.ENOENT:
         yield from _observed(state, there is None)
