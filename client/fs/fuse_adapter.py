@@ -200,8 +200,8 @@ class FuseAdapter(pyfuse3.Operations):
         vfs.on_mode = self.changed_mode
         self._waiting = 0
         self._unmounted = asyncio.Event()
-        self._met_moved: dict[int, bool] = {}
-        """Processes that met a folder that another host moved: their next look at a name may be a second try."""
+        self._met_moved: dict[int, int] = {}
+        """Process -> the folder that it met, which another host had moved: its next look may be a second try."""
         self._folders_locked: set[asyncio.Future[None]] = set()
         """Done with the answers to the requests under way that change names, while others write to the volume too."""
 
@@ -333,8 +333,11 @@ class FuseAdapter(pyfuse3.Operations):
         if name == SNAPSHOTS and parent_inode == ROOT_INO and self.snapshots is not None:
             return self.snapshots.attributes()
         kernel = self.kernel
-        if kernel is not None and ctx.pid in self._met_moved and await kernel.looked():
-            self._met_moved.pop(ctx.pid, None)
+        if kernel is not None and ctx.pid in self._met_moved:
+            met = self._met_moved[ctx.pid]
+            await kernel.looked(met)
+            if not kernel.is_in_doubt(met):
+                self._met_moved.pop(ctx.pid, None)
         moved: list[int] = []
         try:
             entry = await self.vfs.lookup(parent_inode, name, moved.append)
@@ -345,7 +348,7 @@ class FuseAdapter(pyfuse3.Operations):
             nothing.st_ino = 0
             nothing.entry_timeout = self._timeout_s
             return nothing
-        if kernel is not None and (moved or kernel.is_looking_at(entry.ino)):
+        if kernel is not None and (moved or kernel.is_in_doubt(entry.ino)):
             await self._meet_moved(kernel, entry.ino, ctx.pid)
         return self._attributes(*entry)
 
@@ -371,7 +374,7 @@ class FuseAdapter(pyfuse3.Operations):
         if kernel.looks(pid):
             return
         kernel.moved(ino, self.vfs.names.names_to)
-        self._met_moved[pid] = True
+        self._met_moved[pid] = ino
         if len(self._met_moved) > MAX_MET_MOVED:
             del self._met_moved[next(iter(self._met_moved))]
         if self._folders_locked:

@@ -31,8 +31,8 @@ log = logging.getLogger("redfs.fs")
 
 TIMEOUT_S = 1.0
 """Names and attributes of a volume that can change are remembered for this long."""
-MAX_MOVED = 256
-"""Folders that others moved and that nobody has looked at yet."""
+MAX_IN_DOUBT = 4096
+"""Folders that others moved and that could not be looked at yet."""
 MAX_LOOKS = 20
 LOOK_PAUSE_S = 0.001
 LOOK_PAUSE_MAX_S = 0.5
@@ -51,8 +51,11 @@ class KernelCache:
         self._own_mount = OwnMount(mountpoint)
         self._opened: set[int] | None = None
         """Inodes opened since the last roll-back; None before the first one."""
-        self._moved: dict[int, int] = {}
-        """Folders that are to be looked at, and how many more times at most."""
+        self._in_doubt: dict[int, int] = {}
+        """Folders that the kernel may know elsewhere, and how many looks more are taken at each by itself."""
+        self._looked_for: set[int] = set()
+        """Those that are being looked at."""
+        self._pass_done = asyncio.Event()
         self._look_now = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
@@ -101,54 +104,62 @@ class KernelCache:
         """Whether a request comes from a look at moved folders."""
         return pid == self._own_mount.pid
 
-    def is_looking_at(self, ino: int) -> bool:
+    def is_in_doubt(self, ino: int) -> bool:
         """Whether the kernel may not know yet where a folder is now."""
-        return ino in self._moved
+        return ino in self._in_doubt
 
     def moved(self, ino: int, path: Callable[[int], Sequence[bytes] | None]) -> None:
         """Another host has moved a folder: it is looked at, and the kernel learns where it is.
 
         It does so by itself when it meets it, but not while it renames something: that program would get ESTALE. Only
         where names are not remembered (`timeout_s` does not count in shared mode). `path` gives the names that lead to
-        it from the top, as far as they are known at that moment. Beyond MAX_MOVED the oldest are left to the programs
-        that meet them, and so are those whose path leads nowhere for long.
+        it from the top, as far as they are known at that moment. A folder whose path is not known, or leads nowhere for
+        long, stays in doubt until a program meets it; beyond MAX_IN_DOUBT the oldest do not.
         """
-        self._moved.pop(ino, None)
-        self._moved[ino] = MAX_LOOKS
-        if len(self._moved) > MAX_MOVED:
-            del self._moved[next(iter(self._moved))]
+        self._in_doubt.pop(ino, None)
+        self._in_doubt[ino] = MAX_LOOKS
+        if len(self._in_doubt) > MAX_IN_DOUBT:
+            del self._in_doubt[next(iter(self._in_doubt))]
+        self._looked_for.add(ino)
         self._look_now.set()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look(path), name="look at moved folders")
 
-    async def looked(self) -> bool:
-        """Returns when the kernel has been shown all moved folders; False where that takes more than LOOK_S."""
-        if self._looking is not None:
-            await asyncio.wait([self._looking], timeout=LOOK_S)
-        return self._looking is None
+    async def looked(self, ino: int) -> None:
+        """Returns when the kernel has been shown that folder, at the latest after LOOK_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                while ino in self._looked_for:
+                    await self._pass_done.wait()
 
     async def _look(self, path: Callable[[int], Sequence[bytes] | None]) -> None:
         pause_s = LOOK_PAUSE_S
+        wanted = self._looked_for
         try:
-            while self._moved:
+            while wanted:
                 if self._look_now.is_set():
                     self._look_now.clear()
                     pause_s = LOOK_PAUSE_S
-                asked = [(ino, names) for ino in list(self._moved) if (names := path(ino)) is not None]
-                seen = await self._own_mount.look_at([names for _, names in asked])
-                known = {ino for (ino, names), found in zip(asked, seen, strict=True) if found == ino}
-                for ino, looks_left in list(self._moved.items()):
-                    if ino in known or not looks_left:
-                        del self._moved[ino]
-                    else:
-                        self._moved[ino] = looks_left - 1
-                if self._moved:
+                asked = {ino: names for ino in list(wanted) if (names := path(ino)) is not None}
+                wanted.intersection_update(asked, self._in_doubt)
+                seen = await self._own_mount.look_at(list(asked.values()))
+                for ino, found in zip(asked, seen, strict=True):
+                    left = self._in_doubt.get(ino, 0)
+                    if found == ino and path(ino) == asked[ino]:  # it may have moved on meanwhile
+                        self._in_doubt.pop(ino, None)
+                    elif left:
+                        self._in_doubt[ino] = left - 1
+                    if ino not in self._in_doubt or not left:
+                        wanted.discard(ino)
+                done, self._pass_done = self._pass_done, asyncio.Event()
+                done.set()
+                if wanted:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._look_now.wait(), pause_s)
                     pause_s = min(2 * pause_s, LOOK_PAUSE_MAX_S)
         except OSError as error:
             log.warning("a program may get ESTALE once for a folder that another host moved: %s", error)
-            self._moved.clear()
+            wanted.clear()
         finally:
             self._looking = None
 
