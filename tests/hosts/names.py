@@ -8,7 +8,7 @@ Every change takes effect at one instant. What the kernel looks up by itself bef
 instant, on any file system over a network, and is allowed to differ:
 
 - `rename` looks up both names one after the other: it says EISDIR and ENOTDIR by what it saw of each, and returns 0
-  without doing anything where it saw the same file or folder under both.
+  without doing anything, also when it is to exchange them, where it saw the same file or folder under both.
 - `link` looks up the old name, then makes the new one.
 - a listing says of each name whether it was there at some instant; only names that were there all the time must be in
   it, and those that never were must not be.
@@ -163,9 +163,8 @@ def _exchange(state: State, op: Op, progress: Progress) -> Iterator[Step]:
     if op.error == OK or op.is_unknown:
         if progress == 0 and there is not None and target is not None:
             yield Step(_with(state, {old: target, new: there}), DONE, False)
-            if there.kind == "file":
-                yield Step(state, _SAW_SAME + there.ino, False)
-        elif progress and target in _noted(state, progress - _SAW_SAME):
+            yield Step(state, _SAW_SAME + there.ino, False)
+        elif progress and target in _noted(state, progress - _SAW_SAME, ("file", "folder")):
             yield Step(state, DONE, False)
     elif op.error == errno.ENOENT:
         yield from _observed(state, there is None or target is None)
