@@ -19,6 +19,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,9 @@ FUSE_TYPE = "fuse.redfs"
 RECORD_VERSION = 1
 UNMOUNT_TIMEOUT_S = 60.0
 """For the umount command itself; the wait for the mount process has no bound but that process's own."""
+BUSY_AGAIN_S = 0.5
+"""A mount that is in use is tried again for so long: its own look at a folder (`fs/own_mount.py`) takes some ms."""
+BUSY_PAUSE_S = 0.02
 START_TIMEOUT_S = 60.0
 """For a mount process to answer: longer than its own waits for the coordinator."""
 
@@ -258,7 +262,15 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
         _umount(path, lazy=True)
         record_path(path).unlink(missing_ok=True)
         return
-    _umount(path, lazy=lazy, force=force)
+    until_s = time.monotonic() + BUSY_AGAIN_S
+    while True:
+        try:
+            _umount(path, lazy=lazy, force=force)
+            break
+        except Busy:
+            if record is None or time.monotonic() > until_s:
+                raise
+        time.sleep(BUSY_PAUSE_S)
     if lazy:
         return
     if record is not None:

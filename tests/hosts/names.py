@@ -161,8 +161,9 @@ def _exchange(state: State, op: Op, progress: Progress) -> Iterator[Step]:
     old, new = op.arguments
     there, target = _at(state, old), _at(state, new)
     if op.error == OK or op.is_unknown:
-        if progress == 0 and there is not None and target is not None:
-            yield Step(_with(state, {old: target, new: there}), DONE, False)
+        if progress == 0 and there is not None:
+            if target is not None:
+                yield Step(_with(state, {old: target, new: there}), DONE, False)
             yield Step(state, _SAW_SAME + there.ino, False)
         elif progress and target in _noted(state, progress - _SAW_SAME, ("file", "folder")):
             yield Step(state, DONE, False)

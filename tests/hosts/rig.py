@@ -48,6 +48,8 @@ node_down_s = 3.0
 """
 WAIT_S = 90.0
 """For what takes a second on an idle machine, or a lease where it takes one."""
+BUSY_S = 2.0
+"""A mount may be in use by its own look at a folder: `redfs umount` tries again as well."""
 POLL_S = 0.02
 GIVE_UP_S = 120.0
 """A mount's own patience with an absent coordinator: longer than any fault."""
@@ -332,7 +334,11 @@ class Rig:
     def unmount(self, host: int) -> None:
         """Unmounts; returns when everything is written and the process has ended. Its programs must stand still."""
         process = self._mounted[host]
+        deadline = time.monotonic() + BUSY_S
         said = _umount(self.mounts[host])
+        while said is not None and "busy" in said and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            said = _umount(self.mounts[host])
         if said is not None:
             raise RigFailed(f"host {host} cannot unmount: {said}")
         try:

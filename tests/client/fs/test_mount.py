@@ -116,6 +116,23 @@ def test_a_killed_mount_keeps_what_was_fsynced_and_can_be_cleaned_up(pool: Runni
     assert (again(pool, volume) / "kept").read_bytes() == b"precious" * 1000
 
 
+def test_a_mount_that_is_in_use_for_a_moment_is_unmounted(pool: RunningPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = pool.mount(new_volume(pool, "moment"))
+    using = [open(where / "file", "w"), open(where / "file")]
+    really = mounting._umount
+
+    def umount(path: Path, *, lazy: bool, force: bool = False) -> None:
+        try:
+            really(path, lazy=lazy, force=force)
+        except Busy:
+            using.pop().close()
+            raise
+
+    monkeypatch.setattr(mounting, "_umount", umount)
+    mounting.unmount(where)
+    assert mounting.mounted_at(where) is None
+
+
 def test_what_cannot_be_a_mount_point_is_told(pool: RunningPool, tmp_path: Path) -> None:
     volume = new_volume(pool, "points")
     (tmp_path / "file").write_text("x")
