@@ -118,14 +118,14 @@ def test_a_killed_mount_keeps_what_was_fsynced_and_can_be_cleaned_up(pool: Runni
 
 def test_a_mount_that_is_in_use_for_a_moment_is_unmounted(pool: RunningPool, monkeypatch: pytest.MonkeyPatch) -> None:
     where = pool.mount(new_volume(pool, "moment"))
-    using = [open(where / "file", "w"), open(where / "file")]
+    using = [os.open(where, os.O_RDONLY), os.open(where, os.O_RDONLY)]
     really = mounting._umount
 
     def umount(path: Path, *, lazy: bool, force: bool = False) -> None:
         try:
             really(path, lazy=lazy, force=force)
         except Busy:
-            using.pop().close()
+            os.close(using.pop())
             raise
 
     monkeypatch.setattr(mounting, "_umount", umount)
