@@ -29,6 +29,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyfuse3
 
+from redfs.client.fs.attribute_answers import AttributeAnswers
 from redfs.client.fs.config import Session
 from redfs.client.fs.figures import MountFigures
 from redfs.client.fs.kernel_cache import LOOK_S, TIMEOUT_S, KernelCache
@@ -202,6 +203,7 @@ class FuseAdapter(pyfuse3.Operations):
         self._unmounted = asyncio.Event()
         self._met_moved: dict[int, int] = {}
         """Process -> the folder that it met, which another host had moved: its next look may be a second try."""
+        self._answers = AttributeAnswers()
         self._folders_locked: set[asyncio.Future[None]] = set()
         """Done with the answers to the requests under way that change names, while others write to the volume too."""
 
@@ -350,6 +352,8 @@ class FuseAdapter(pyfuse3.Operations):
             return nothing
         if kernel is not None and (moved or kernel.is_in_doubt(entry.ino)):
             await self._meet_moved(kernel, entry.ino, ctx.pid)
+        if self.vfs.is_shared:
+            await self._answers.given(entry.ino)
         return self._attributes(*entry)
 
     @contextlib.contextmanager
@@ -438,7 +442,10 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def getattr(self, inode: int, ctx: Any) -> Any:
-        return self._attributes(inode, await self.vfs.getattr(inode))
+        vfs = self.vfs
+        return self._attributes(
+            inode, await (self._answers.newest(inode, vfs.getattr) if vfs.is_shared else vfs.getattr(inode))
+        )
 
     @_request
     async def setattr(self, inode: int, attr: Any, fields: Any, fh: int | None, ctx: Any) -> Any:
@@ -458,6 +465,7 @@ class FuseAdapter(pyfuse3.Operations):
             # Here the kernel takes the time over without a look at its pages, which may be older than what another host
             # wrote. So it gets a wrong one: it asks for the time again before it shows it, and drops the pages then.
             shown.st_mtime_ns = changed.mtime_ns ^ 1
+            await self._answers.given(inode)
         return shown
 
     @_request
@@ -512,6 +520,8 @@ class FuseAdapter(pyfuse3.Operations):
             await self._take_privileges(*self._appending[fh])
         written = await self.vfs.write(fh, off, buf)
         self.figures.written_bytes += written
+        if self.vfs.is_shared:
+            await self._answers.given(self.vfs.inode_of(fh))
         return written
 
     @_request
@@ -541,6 +551,9 @@ class FuseAdapter(pyfuse3.Operations):
             entries = await self.vfs.readdir(fh, after, READDIR_ENTRIES)
             if not entries:
                 return
+            if self.vfs.is_shared:
+                for listed, _ in entries:
+                    await self._answers.given(listed.ino)
             for listed, inode in entries:
                 if hides and listed.name == SNAPSHOTS:
                     continue  # a real one, made elsewhere: it cannot be reached here

@@ -434,6 +434,11 @@ class Vfs:
         """Inodes with open handles."""
         return list(self._open)
 
+    def inode_of(self, handle: int) -> int:
+        """Of an open file; 0 where it is not open any more."""
+        file = self._files.get(handle)
+        return 0 if file is None else file.ino
+
     def is_top(self, handle: int) -> bool:
         """Whether an open folder is the top of the volume."""
         return self._folders.get(handle) == ROOT_INO

@@ -1,0 +1,64 @@
+"""The order in which the kernel is told attributes of an inode that other hosts write to.
+
+The kernel asks for the attributes before it reads from its pages, and drops those when size or modification time are
+others than it knew. But it leaves an answer out when it took another one for that inode since it asked, be it that to a
+write of this host: it would read old pages then. So who asks while somebody else's look is under way gets the same
+answer, of a look that began after both had asked; and what else tells of the inode waits for these answers.
+
+What reaches the mount in the moment in which such an answer is given may still lose against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from redfs.core.records import Inode
+
+MAX_LOOKS = 8
+"""Looks for one answer. Each time as many programs wait as ask at once; more than so many in turn are let go."""
+LAST_ANSWER_S = 5.0
+"""A write waits no longer for other programs' answers: it may be the one that is late then."""
+
+
+class _Asking:
+    """Programs that wait for the attributes of one inode."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answer: asyncio.Future[Inode] = asyncio.get_running_loop().create_future()
+
+
+class AttributeAnswers:
+    """See the module. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._asking: dict[int, _Asking] = {}
+
+    async def newest(self, ino: int, look: Callable[[int], Awaitable[Inode]]) -> Inode:
+        """The attributes as they are found after everybody who waits has asked. Raises what `look` does."""
+        asking = self._asking.get(ino)
+        if asking is not None:
+            asking.asked += 1
+            return await asyncio.shield(asking.answer)
+        asking = self._asking[ino] = _Asking()
+        try:
+            for _ in range(MAX_LOOKS):
+                before = asking.asked
+                found = await look(ino)
+                if asking.asked == before:
+                    break
+        except BaseException as error:
+            asking.answer.set_exception(error)
+            asking.answer.exception()  # also where nobody else waits
+            raise
+        finally:
+            del self._asking[ino]
+        asking.answer.set_result(found)
+        return found
+
+    async def given(self, ino: int) -> None:
+        """Returns when all who wait for the inode's attributes have their answer; at the latest after LAST_ANSWER_S."""
+        asking = self._asking.get(ino)
+        if asking is not None:
+            await asyncio.wait([asking.answer], timeout=LAST_ANSWER_S)
