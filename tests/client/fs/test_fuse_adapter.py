@@ -90,6 +90,7 @@ async def test_such_an_append_takes_privileges_away_as_the_kernel_does(uid: int,
 
     vfs.open, vfs.getattr, vfs.setattr, vfs.removexattr = _opened, getattr_, setattr_, removexattr
     vfs.lacks_attribute, vfs.getxattr, vfs.write = lambda *_: False, done, done
+    vfs.inode_of = lambda _: INO
     await ours.open(INO, os.O_WRONLY | os.O_APPEND, SimpleNamespace(uid=uid, gid=0))
     await ours.write(7, 0, b"x")
     assert modes[-1] & 0o7777 == kept
