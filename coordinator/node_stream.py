@@ -1,4 +1,4 @@
-"""One storage node's gRPC stream: its heartbeats in, deletions and questions for its inventory out.
+"""One storage node's gRPC stream: its heartbeats in, deletions, tasks and questions for its inventory out.
 
 Deletions go out a page at a time, the next when the node has acknowledged the one before; what is not acknowledged is
 sent again. An inventory is compared with the rows page by page, in reader threads, and what differs is settled by
@@ -72,6 +72,7 @@ class NodeStream:
             await self._send(pb.NodeOrder(refused=failure_of(error)))
             return
         self._shell.node_wakers[self._node_id] = self._wake.set
+        self._shell.node_tasks.stream_opened(self._node_id, self._send)
         helpers = [
             start(self._read_all(), "node reader"),
             start(self._delete_all(), "node deletions"),
@@ -87,6 +88,7 @@ class NodeStream:
             self._cluster.detached(self._node_id, self._stream)
             if self._shell.node_wakers.get(self._node_id) == self._wake.set:
                 del self._shell.node_wakers[self._node_id]
+            self._shell.node_tasks.stream_closed(self._node_id, self._send)
             await cancel_and_wait(helpers)
             log.info("node %d has left its stream", self._node_id)
 
@@ -135,6 +137,8 @@ class NodeStream:
             elif body == "inventory":
                 page = report.inventory
                 await self._pages.put(_Page(page.inventory_id, unpack_held_shards(page.packed), page.last))
+            elif body == "task_done":
+                self._shell.node_tasks.done(self._node_id, report.task_done)
             else:
                 log.warning("node %d sent something that is not known here: %s", self._node_id, body)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from redfs.coordinator.coordinator import Command, Coordinator, Outcome
 from redfs.coordinator.copies import Copies, CopyStream
+from redfs.coordinator.node_tasks import NodeTasks
 from redfs.coordinator.sessions import writers_of
 from redfs.coordinator.state import Answer, StateThread
 from redfs.coordinator.turns import Turns
@@ -67,6 +68,7 @@ class Shell:
         self.readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self.sessions: dict[int, OpenStream] = {}
         self.node_wakers: dict[int, Callable[[], None]] = {}
+        self.node_tasks = NodeTasks()
         coordinator.env.hooks.session_ended = lambda session: self.call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self.call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self.call_on_loop(self._wake_node, node)

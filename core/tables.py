@@ -446,6 +446,18 @@ def decode_operation(data: bytes) -> OperationRow:
 # ---------------------------------------------------------------- nodes and shards
 
 
+class NodeState(IntEnum):
+    """What people, or the time that a node was away, have made of it. Whether it is up is not in the tables."""
+
+    IN = 0
+    DRAINING = 1
+    """What it holds moves to other nodes; nothing new is written to it."""
+    OUT = 2
+    """By somebody's word: what it held is made anew elsewhere."""
+    LOST = 3
+    """Away for so long that the same is done. If it comes back it is in."""
+
+
 class NodeRow(NamedTuple):
     """A storage node that joined the pool."""
 
@@ -459,6 +471,7 @@ class NodeRow(NamedTuple):
     joined_ns: int
     failed: bool
     """Its disk failed: nothing is written to it any more."""
+    state: int = NodeState.IN
 
 
 _NODE = struct.Struct(">BQqB")
@@ -466,7 +479,8 @@ _NODE = struct.Struct(">BQqB")
 
 def encode_node(row: NodeRow) -> bytes:
     head = _NODE.pack(ROW_VERSION, row.generation, row.joined_ns, row.failed)
-    return head + _text(row.disk_uuid) + _text(row.address) + _text(row.domain) + _text(row.data_folder)
+    state = bytes((row.state,)) if row.state != NodeState.IN else b""
+    return head + _text(row.disk_uuid) + _text(row.address) + _text(row.domain) + _text(row.data_folder) + state
 
 
 def decode_node(data: bytes) -> NodeRow:
@@ -476,7 +490,8 @@ def decode_node(data: bytes) -> NodeRow:
     address, at = _take_text(data, at)
     domain, at = _take_text(data, at)
     data_folder, at = _take_text(data, at)
-    return NodeRow(disk_uuid, address, domain, data_folder, generation, joined, bool(failed))
+    state = NodeState(data[at]) if at < len(data) else NodeState.IN
+    return NodeRow(disk_uuid, address, domain, data_folder, generation, joined, bool(failed), state)
 
 
 _DOOMED = struct.Struct(">IQH")

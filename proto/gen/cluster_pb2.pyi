@@ -31,7 +31,7 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., missing_blocks: _Optional[_Iterable[int]] = ..., errno: _Optional[int] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation", "damaged_shards", "missing_shards", "disk_failed")
+    __slots__ = ("node_id", "address", "state", "capacity_bytes", "used_bytes", "free_bytes", "shards", "backing_files", "domain", "last_seen_s", "data_folder", "generation", "damaged_shards", "missing_shards", "disk_failed", "segments", "allowed")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,8 @@ class Node(_message.Message):
     DAMAGED_SHARDS_FIELD_NUMBER: _ClassVar[int]
     MISSING_SHARDS_FIELD_NUMBER: _ClassVar[int]
     DISK_FAILED_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     address: str
     state: str
@@ -62,7 +64,9 @@ class Node(_message.Message):
     damaged_shards: int
     missing_shards: int
     disk_failed: bool
-    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., domain: _Optional[str] = ..., last_seen_s: _Optional[float] = ..., data_folder: _Optional[str] = ..., generation: _Optional[int] = ..., damaged_shards: _Optional[int] = ..., missing_shards: _Optional[int] = ..., disk_failed: _Optional[bool] = ...) -> None: ...
+    segments: int
+    allowed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ..., state: _Optional[str] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., shards: _Optional[int] = ..., backing_files: _Optional[int] = ..., domain: _Optional[str] = ..., last_seen_s: _Optional[float] = ..., data_folder: _Optional[str] = ..., generation: _Optional[int] = ..., damaged_shards: _Optional[int] = ..., missing_shards: _Optional[int] = ..., disk_failed: _Optional[bool] = ..., segments: _Optional[int] = ..., allowed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("segment_id", "k", "m", "shard_bytes", "nodes")
@@ -1293,7 +1297,7 @@ class Empty(_message.Message):
     def __init__(self) -> None: ...
 
 class PoolStatus(_message.Message):
-    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests", "figures", "charged_bytes", "mounts")
+    __slots__ = ("pool_id", "health", "problems", "nodes_up", "nodes_total", "capacity_bytes", "used_bytes", "free_bytes", "logical_bytes", "unique_bytes", "stored_bytes", "segment_bytes", "blocks", "segments", "volumes", "sessions", "jobs", "uptime_s", "shards_to_delete", "commits", "transactions", "damage_reports", "requests", "figures", "charged_bytes", "mounts", "endangered_segments", "critical_segments", "lost_segments", "scrub")
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
@@ -1320,6 +1324,10 @@ class PoolStatus(_message.Message):
     FIGURES_FIELD_NUMBER: _ClassVar[int]
     CHARGED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MOUNTS_FIELD_NUMBER: _ClassVar[int]
+    ENDANGERED_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    CRITICAL_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    LOST_SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_FIELD_NUMBER: _ClassVar[int]
     pool_id: str
     health: str
     problems: _containers.RepeatedScalarFieldContainer[str]
@@ -1346,7 +1354,23 @@ class PoolStatus(_message.Message):
     figures: Figures
     charged_bytes: int
     mounts: int
-    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., charged_bytes: _Optional[int] = ..., mounts: _Optional[int] = ...) -> None: ...
+    endangered_segments: int
+    critical_segments: int
+    lost_segments: int
+    scrub: Scrub
+    def __init__(self, pool_id: _Optional[str] = ..., health: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., nodes_up: _Optional[int] = ..., nodes_total: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., used_bytes: _Optional[int] = ..., free_bytes: _Optional[int] = ..., logical_bytes: _Optional[int] = ..., unique_bytes: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., segment_bytes: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ..., volumes: _Optional[int] = ..., sessions: _Optional[int] = ..., jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., shards_to_delete: _Optional[int] = ..., commits: _Optional[int] = ..., transactions: _Optional[int] = ..., damage_reports: _Optional[int] = ..., requests: _Optional[int] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., charged_bytes: _Optional[int] = ..., mounts: _Optional[int] = ..., endangered_segments: _Optional[int] = ..., critical_segments: _Optional[int] = ..., lost_segments: _Optional[int] = ..., scrub: _Optional[_Union[Scrub, _Mapping]] = ...) -> None: ...
+
+class Scrub(_message.Message):
+    __slots__ = ("ended_ns", "shards", "bytes", "bad")
+    ENDED_NS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    ended_ns: int
+    shards: int
+    bytes: int
+    bad: int
+    def __init__(self, ended_ns: _Optional[int] = ..., shards: _Optional[int] = ..., bytes: _Optional[int] = ..., bad: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
     __slots__ = ("job_id", "kind", "state", "subject", "done", "done_bytes", "total_bytes", "rate", "left_s", "started_ns", "volume_id", "allowed")
@@ -1383,6 +1407,20 @@ class JobControl(_message.Message):
     job_id: int
     action: str
     def __init__(self, job_id: _Optional[int] = ..., action: _Optional[str] = ...) -> None: ...
+
+class JobStart(_message.Message):
+    __slots__ = ("kind",)
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    def __init__(self, kind: _Optional[str] = ...) -> None: ...
+
+class NodeControl(_message.Message):
+    __slots__ = ("node_id", "action")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    action: str
+    def __init__(self, node_id: _Optional[int] = ..., action: _Optional[str] = ...) -> None: ...
 
 class DiffRequest(_message.Message):
     __slots__ = ("before", "after")
@@ -1549,16 +1587,24 @@ class CheckSummary(_message.Message):
     def __init__(self, volumes: _Optional[int] = ..., records: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ...) -> None: ...
 
 class NodeReport(_message.Message):
-    __slots__ = ("hello", "heartbeat", "deleted", "inventory")
+    __slots__ = ("hello", "heartbeat", "deleted", "inventory", "task_done", "scrubbed", "journal_appended", "journal_page")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    TASK_DONE_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_APPENDED_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_PAGE_FIELD_NUMBER: _ClassVar[int]
     hello: NodeHello
     heartbeat: NodeHeartbeat
     deleted: ShardsDeleted
     inventory: Inventory
-    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., heartbeat: _Optional[_Union[NodeHeartbeat, _Mapping]] = ..., deleted: _Optional[_Union[ShardsDeleted, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ...) -> None: ...
+    task_done: TaskDone
+    scrubbed: ShardsScrubbed
+    journal_appended: JournalAppended
+    journal_page: JournalPage
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., heartbeat: _Optional[_Union[NodeHeartbeat, _Mapping]] = ..., deleted: _Optional[_Union[ShardsDeleted, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., task_done: _Optional[_Union[TaskDone, _Mapping]] = ..., scrubbed: _Optional[_Union[ShardsScrubbed, _Mapping]] = ..., journal_appended: _Optional[_Union[JournalAppended, _Mapping]] = ..., journal_page: _Optional[_Union[JournalPage, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("protocol", "pool_id", "node_id", "disk_uuid", "address", "generation", "domain", "data_folder")
@@ -1615,16 +1661,28 @@ class Inventory(_message.Message):
     def __init__(self, inventory_id: _Optional[int] = ..., packed: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class NodeOrder(_message.Message):
-    __slots__ = ("welcome", "delete", "send_inventory", "refused")
+    __slots__ = ("welcome", "delete", "send_inventory", "refused", "rebuild_shard", "pack_blocks", "scrub_shards", "cancel_task", "append_journal", "read_journal")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     SEND_INVENTORY_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REBUILD_SHARD_FIELD_NUMBER: _ClassVar[int]
+    PACK_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SCRUB_SHARDS_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_TASK_FIELD_NUMBER: _ClassVar[int]
+    APPEND_JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    READ_JOURNAL_FIELD_NUMBER: _ClassVar[int]
     welcome: NodeWelcome
     delete: DeleteShards
     send_inventory: SendInventory
     refused: Failure
-    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., delete: _Optional[_Union[DeleteShards, _Mapping]] = ..., send_inventory: _Optional[_Union[SendInventory, _Mapping]] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+    rebuild_shard: RebuildShard
+    pack_blocks: PackBlocks
+    scrub_shards: ScrubShards
+    cancel_task: CancelTask
+    append_journal: AppendJournal
+    read_journal: ReadJournal
+    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., delete: _Optional[_Union[DeleteShards, _Mapping]] = ..., send_inventory: _Optional[_Union[SendInventory, _Mapping]] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., rebuild_shard: _Optional[_Union[RebuildShard, _Mapping]] = ..., pack_blocks: _Optional[_Union[PackBlocks, _Mapping]] = ..., scrub_shards: _Optional[_Union[ScrubShards, _Mapping]] = ..., cancel_task: _Optional[_Union[CancelTask, _Mapping]] = ..., append_journal: _Optional[_Union[AppendJournal, _Mapping]] = ..., read_journal: _Optional[_Union[ReadJournal, _Mapping]] = ...) -> None: ...
 
 class NodeWelcome(_message.Message):
     __slots__ = ("protocol", "pool_id", "node_id", "heartbeat_s")
@@ -1649,3 +1707,177 @@ class SendInventory(_message.Message):
     INVENTORY_ID_FIELD_NUMBER: _ClassVar[int]
     inventory_id: int
     def __init__(self, inventory_id: _Optional[int] = ...) -> None: ...
+
+class RebuildShard(_message.Message):
+    __slots__ = ("task_id", "segment", "shard", "unusable", "addresses", "set_aside")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    segment: Segment
+    shard: int
+    unusable: _containers.RepeatedScalarFieldContainer[int]
+    addresses: _containers.RepeatedCompositeFieldContainer[NodeAddress]
+    set_aside: bool
+    def __init__(self, task_id: _Optional[int] = ..., segment: _Optional[_Union[Segment, _Mapping]] = ..., shard: _Optional[int] = ..., unusable: _Optional[_Iterable[int]] = ..., addresses: _Optional[_Iterable[_Union[NodeAddress, _Mapping]]] = ..., set_aside: _Optional[bool] = ...) -> None: ...
+
+class NodeAddress(_message.Message):
+    __slots__ = ("node_id", "address")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    address: str
+    def __init__(self, node_id: _Optional[int] = ..., address: _Optional[str] = ...) -> None: ...
+
+class PackBlocks(_message.Message):
+    __slots__ = ("task_id", "target", "blocks", "sources", "addresses", "unusable")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    target: Segment
+    blocks: _containers.RepeatedCompositeFieldContainer[PackedBlock]
+    sources: _containers.RepeatedCompositeFieldContainer[Segment]
+    addresses: _containers.RepeatedCompositeFieldContainer[NodeAddress]
+    unusable: _containers.RepeatedCompositeFieldContainer[BadShard]
+    def __init__(self, task_id: _Optional[int] = ..., target: _Optional[_Union[Segment, _Mapping]] = ..., blocks: _Optional[_Iterable[_Union[PackedBlock, _Mapping]]] = ..., sources: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., addresses: _Optional[_Iterable[_Union[NodeAddress, _Mapping]]] = ..., unusable: _Optional[_Iterable[_Union[BadShard, _Mapping]]] = ...) -> None: ...
+
+class PackedBlock(_message.Message):
+    __slots__ = ("segment_id", "offset", "stored_bytes", "checksum")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    STORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    offset: int
+    stored_bytes: int
+    checksum: int
+    def __init__(self, segment_id: _Optional[int] = ..., offset: _Optional[int] = ..., stored_bytes: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
+
+class BadShard(_message.Message):
+    __slots__ = ("segment_id", "shard", "reason", "missing")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    shard: int
+    reason: str
+    missing: bool
+    def __init__(self, segment_id: _Optional[int] = ..., shard: _Optional[int] = ..., reason: _Optional[str] = ..., missing: _Optional[bool] = ...) -> None: ...
+
+class TaskDone(_message.Message):
+    __slots__ = ("task_id", "failure", "bad", "read_bytes", "written_bytes")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_BYTES_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    failure: Failure
+    bad: _containers.RepeatedCompositeFieldContainer[BadShard]
+    read_bytes: int
+    written_bytes: int
+    def __init__(self, task_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., bad: _Optional[_Iterable[_Union[BadShard, _Mapping]]] = ..., read_bytes: _Optional[int] = ..., written_bytes: _Optional[int] = ...) -> None: ...
+
+class CancelTask(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: int
+    def __init__(self, task_id: _Optional[int] = ...) -> None: ...
+
+class ScrubShards(_message.Message):
+    __slots__ = ("scrub_id", "after_segment", "bytes_per_s")
+    SCRUB_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    scrub_id: int
+    after_segment: int
+    bytes_per_s: int
+    def __init__(self, scrub_id: _Optional[int] = ..., after_segment: _Optional[int] = ..., bytes_per_s: _Optional[int] = ...) -> None: ...
+
+class ShardsScrubbed(_message.Message):
+    __slots__ = ("scrub_id", "upto_segment", "shards", "bytes", "bad", "done")
+    SCRUB_ID_FIELD_NUMBER: _ClassVar[int]
+    UPTO_SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    scrub_id: int
+    upto_segment: int
+    shards: int
+    bytes: int
+    bad: _containers.RepeatedCompositeFieldContainer[BadShard]
+    done: bool
+    def __init__(self, scrub_id: _Optional[int] = ..., upto_segment: _Optional[int] = ..., shards: _Optional[int] = ..., bytes: _Optional[int] = ..., bad: _Optional[_Iterable[_Union[BadShard, _Mapping]]] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class AppendJournal(_message.Message):
+    __slots__ = ("term", "first_position", "last_position", "lists", "checkpoint_position", "piece", "rows", "last_piece", "drop_before")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAST_PIECE_FIELD_NUMBER: _ClassVar[int]
+    DROP_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    first_position: int
+    last_position: int
+    lists: bytes
+    checkpoint_position: int
+    piece: int
+    rows: bytes
+    last_piece: bool
+    drop_before: int
+    def __init__(self, term: _Optional[int] = ..., first_position: _Optional[int] = ..., last_position: _Optional[int] = ..., lists: _Optional[bytes] = ..., checkpoint_position: _Optional[int] = ..., piece: _Optional[int] = ..., rows: _Optional[bytes] = ..., last_piece: _Optional[bool] = ..., drop_before: _Optional[int] = ...) -> None: ...
+
+class JournalAppended(_message.Message):
+    __slots__ = ("term", "position", "checkpoint_position", "failure")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    position: int
+    checkpoint_position: int
+    failure: Failure
+    def __init__(self, term: _Optional[int] = ..., position: _Optional[int] = ..., checkpoint_position: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class ReadJournal(_message.Message):
+    __slots__ = ("read_id", "term", "checkpoint", "after")
+    READ_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    read_id: int
+    term: int
+    checkpoint: bool
+    after: int
+    def __init__(self, read_id: _Optional[int] = ..., term: _Optional[int] = ..., checkpoint: _Optional[bool] = ..., after: _Optional[int] = ...) -> None: ...
+
+class JournalPage(_message.Message):
+    __slots__ = ("read_id", "highest_term", "checkpoint_position", "first_position", "last_position", "data", "last")
+    READ_ID_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_TERM_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    read_id: int
+    highest_term: int
+    checkpoint_position: int
+    first_position: int
+    last_position: int
+    data: bytes
+    last: bool
+    def __init__(self, read_id: _Optional[int] = ..., highest_term: _Optional[int] = ..., checkpoint_position: _Optional[int] = ..., first_position: _Optional[int] = ..., last_position: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...

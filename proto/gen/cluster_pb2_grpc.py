@@ -134,6 +134,16 @@ class CoordinatorServiceStub:
                 request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.SerializeToString,
                 response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
                 _registered_method=True)
+        self.StartJob = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/StartJob',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobStart.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
+                _registered_method=True)
+        self.ControlNode = channel.unary_unary(
+                '/redfs.v1.CoordinatorService/ControlNode',
+                request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.NodeControl.SerializeToString,
+                response_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Node.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/redfs.v1.CoordinatorService/Watch',
                 request_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.WatchRequest.SerializeToString,
@@ -267,6 +277,19 @@ class CoordinatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartJob(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlNode(self, request, context):
+        """as it is then, or was
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -375,6 +398,16 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     servicer.ControlJob,
                     request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.FromString,
                     response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.SerializeToString,
+            ),
+            'StartJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartJob,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.JobStart.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.SerializeToString,
+            ),
+            'ControlNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlNode,
+                    request_deserializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.NodeControl.FromString,
+                    response_serializer=redfs_dot_proto_dot_gen_dot_cluster__pb2.Node.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -922,6 +955,60 @@ class CoordinatorService:
             '/redfs.v1.CoordinatorService/ControlJob',
             redfs_dot_proto_dot_gen_dot_cluster__pb2.JobControl.SerializeToString,
             redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/StartJob',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.JobStart.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/redfs.v1.CoordinatorService/ControlNode',
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.NodeControl.SerializeToString,
+            redfs_dot_proto_dot_gen_dot_cluster__pb2.Node.FromString,
             options,
             channel_credentials,
             insecure,
