@@ -56,8 +56,10 @@ class NodeTasks:
             raise Unavailable(f"node {node_id} is not attached")
         task.task_id = self._next
         self._next += 1
-        given = isinstance(task, pb.RebuildShard)
-        order = pb.NodeOrder(rebuild_shard=task) if given else pb.NodeOrder(pack_blocks=task)
+        if isinstance(task, pb.RebuildShard):
+            order = pb.NodeOrder(rebuild_shard=task)
+        else:
+            order = pb.NodeOrder(pack_blocks=task)
         answered: asyncio.Future[pb.TaskDone] = asyncio.get_running_loop().create_future()
         self._tasks[task.task_id] = _Task(node_id, answered)
         try:
