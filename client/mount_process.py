@@ -270,6 +270,7 @@ async def _run(options: Options, mountpoint: Path, log_file: str, tell: Callable
             session.on_forget = sharing.forget
             session.on_moved = sharing.moved
             session.on_return_held = vfs.on_return_held
+            session.on_drop_remembered = vfs.on_drop_remembered
             session.on_resumed = sharing.resumed
             reattaching = Reattaching(session, vfs, kernel, following, sharing, wanted)
             reattaching.forsake.append(store.forsake)

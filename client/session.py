@@ -9,11 +9,10 @@ it shorter than the coordinator does; past two thirds `serving` waits, because a
 
 Fails: `LeaseLapsed` from every call once the coordinator has ended the session, for good, unless the owner begins
 another one on the same object (`begin_anew`). `Unavailable` for a call that waited `give_up_s` for a coordinator that
-is away. Errors that the coordinator answers are raised as its classes of
-`core/errors.py`. What a lapse means for dirty data is left to the owner (`on_lapsed`), as is carrying out orders
-(`on_flush`, `on_hold`, `on_rebase`, `on_recall`, `on_alone`, `on_forget`, `on_moved`, `on_return_held`); one that was
-sent while the stream was away may be lost (`on_resumed`).
-"""
+is away. Errors that the coordinator answers are raised as its classes of `core/errors.py`. What a lapse means for dirty
+data is left to the owner (`on_lapsed`), as is carrying out orders (`on_flush`, `on_hold`, `on_rebase`, `on_recall`,
+`on_alone`, `on_forget`, `on_moved`, `on_return_held`, `on_drop_remembered`); one that was sent while the stream was
+away may be lost (`on_resumed`)."""
 
 from __future__ import annotations
 
@@ -176,6 +175,8 @@ class CoordinatorSession:
         """Called with a volume's id and inodes; returns when the kernel has no pages of them."""
         self.on_moved: Callable[[pb.Moved], None] = lambda _: None
         """Called when another host has moved a folder."""
+        self.on_drop_remembered: Callable[[int, Sequence[int]], None] = lambda volume_id, inodes: None
+        """Called when another host is about to change inodes of a volume: nothing may be shown of them any more."""
         self.on_return_held: Callable[[int, Sequence[int]], Awaitable[None]] = _nothing_held
         """Called with a volume's id and inodes that another host asks about; returns when they are let go."""
         self.on_resumed: Callable[[], Awaitable[None]] = _not_concerned
@@ -266,6 +267,11 @@ class CoordinatorSession:
             self._slots.release()
             raise self._dead
         return await self._enqueue(request).answer
+
+    @property
+    def lease_s(self) -> float:
+        """How long the coordinator waits for a sign of life; 0 before the session began."""
+        return self._lease.lease_s
 
     @property
     def is_serving(self) -> bool:
@@ -520,6 +526,8 @@ class CoordinatorSession:
                 self._work_on(partial(self._forget, reply.forget))
             case "moved":
                 self.on_moved(reply.moved)
+            case "drop_remembered":
+                self._work_on(partial(self._drop_remembered, reply.drop_remembered))
             case "return_held":
                 self._work_on(partial(self._return_held, reply.return_held))
             case "copy":
@@ -561,6 +569,10 @@ class CoordinatorSession:
     async def _forget(self, order: pb.Forget) -> None:
         await self.on_forget(order.volume_id, order.inodes)
         await self.call(forget_done=pb.ForgetDone(forget_id=order.forget_id))
+
+    async def _drop_remembered(self, order: pb.DropRemembered) -> None:
+        self.on_drop_remembered(order.volume_id, order.inodes)
+        await self.call(drop_remembered_done=pb.DropRememberedDone(drop_id=order.drop_id))
 
     async def _return_held(self, order: pb.ReturnHeld) -> None:
         await self.on_return_held(order.volume_id, order.inodes)

@@ -128,6 +128,8 @@ class Coordinator:
         An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied.
         """
 
+        ends: list[Callable[[], None]] = []
+
         def body(kv: Writable) -> tuple[list[Outcome], list[Callable[[], None]], set[str]]:
             outcomes: list[Outcome] = []
             effects: list[Callable[[], None]] = []
@@ -142,6 +144,8 @@ class Coordinator:
                 except RedfsError as error:
                     outcomes.append(Outcome(None, error))
                     continue
+                finally:
+                    ends.extend(txn.at_end)
                 changes = txn.changes()
                 if changes:
                     position = apply(kv, position + 1, changes)
@@ -154,6 +158,9 @@ class Coordinator:
             outcomes, effects, touched = self.store.write(body)
         except RedfsError as error:
             return [Outcome(None, error) for _ in commands]
+        finally:
+            for end in ends:
+                end()
         self.transactions += 1
         for effect in effects:
             effect()

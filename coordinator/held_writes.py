@@ -79,7 +79,7 @@ def write_held(txn: Txn, session_id: int, request: pb.WriteHeld) -> None:
         writes.update(record_data(view, file.ino, laid.after, file.size, mtime_ns, ctime_ns).writes)
     check.end()
     require_quota(txn, volume, growth_bytes)
-    apply_writes(txn, volume, writes)
+    apply_writes(txn, session_id, volume, writes, [file.ino for file in files])
     settle_data(txn, data)
     store_answer(txn, session_id, request.number, OperationRow())
     inodes = [file.ino for file in files]

@@ -133,6 +133,7 @@ class Requests:
             "write_held": self._write_held,
             "forget_done": self._forgotten,
             "return_held_done": self._returned_held,
+            "drop_remembered_done": self._dropped_remembered,
             "list_nodes": self._list_nodes,
             "stat_volume": self._stat_volume,
             "list_snapshots": self._list_snapshots,
@@ -424,6 +425,10 @@ class Requests:
     def _returned_held(self, session_id: int, request: pb.ReturnHeldDone) -> Answer:
         self._order_done(session_id, request.return_id)
         return {"return_held_done": pb.ReturnHeldDoneReply()}
+
+    def _dropped_remembered(self, session_id: int, request: pb.DropRememberedDone) -> Answer:
+        self._order_done(session_id, request.drop_id)
+        return {"drop_remembered_done": pb.DropRememberedDoneReply()}
 
     def _forgotten(self, session_id: int, request: pb.ForgetDone) -> Answer:
         self._order_done(session_id, request.forget_id)

@@ -1,8 +1,9 @@
-"""Waiting until sessions have let go what they hold, so that others may read it: the order ReturnHeld.
+"""Waiting until sessions have let go what they hold, so that others may read it, or dropped what they remember.
 
 An operation that finds what another session holds (`hold_book.Held`) waits here and is run again. The holder writes the
-data, which ends the hold, and confirms. One order at a time goes to a session; what others ask for meanwhile goes into
-the next one. What a failure leaves:
+data, which ends the hold, and confirms (order ReturnHeld). A change of what sessions remember (`remembered.Remembered`)
+waits until they have dropped it (order DropRemembered); meanwhile nobody may begin to remember it. One order of a kind
+at a time goes to a session; what others ask for meanwhile goes into the next one. What a failure leaves:
 
 | at | it leaves |
 |---|---|
@@ -10,6 +11,7 @@ the next one. What a failure leaves:
 | its stream breaks | the order is sent again on the next one, or its lease lapses |
 | it answers and still holds (it could not store the data) | it is asked again, a few times; then Unavailable |
 | it does not answer | Unavailable after RETURN_DEADLINE_S; the client asks again |
+| the lease lapses of one that remembers | it shows nothing any more, and has forgotten before it does again |
 | whoever waits goes away | the order goes on without it |
 | the coordinator dies | holds are declared anew; until then operations wait (`NotDeclared`), for a lease at most |
 """
@@ -18,10 +20,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from redfs.coordinator import sessions
 from redfs.coordinator.hold_book import Held, WaitNeeded
+from redfs.coordinator.remembered import Remembered
 from redfs.coordinator.shared_opens import require_known, undeclared_writers
 from redfs.coordinator.shell import Shell
 from redfs.core.errors import Unavailable
@@ -45,39 +48,60 @@ class _Order:
         self.work: asyncio.Task[None] | None = None
 
 
+class _Addressee(NamedTuple):
+    session_id: int
+    volume_id: int
+    drops: bool
+    """What it remembers; else it returns what it holds."""
+
+
 class Returning:
     """See the module. Belongs to the shell's event loop."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._coordinator = shell.coordinator
-        self._next: dict[tuple[int, int], _Order] = {}
-        """(session, volume) -> the order that waits for the one before."""
-        self._last: dict[tuple[int, int], asyncio.Task[None]] = {}
+        self._next: dict[_Addressee, _Order] = {}
+        """The order that waits for the one before."""
+        self._last: dict[_Addressee, asyncio.Task[None]] = {}
 
     async def run_again(self, error: WaitNeeded, operation: Callable[[], Awaitable[T]]) -> T:
         """Runs an operation that failed with `error` until it does not any more. Raises what it raises, Unavailable."""
-        for _ in range(RETURN_ROUNDS):
-            await self._wait(error)
-            try:
-                return await operation()
-            except WaitNeeded as again:
-                error = again
-        raise error
+        remembered = self._coordinator.env.remembered
+        blocked: list[Remembered] = []
+        try:
+            for _ in range(RETURN_ROUNDS):
+                if isinstance(error, Remembered):
+                    remembered.block(error.volume_id, error.inodes)
+                    blocked.append(error)
+                await self._wait(error)
+                try:
+                    return await operation()
+                except WaitNeeded as again:
+                    error = again
+            raise error
+        finally:
+            for ended in blocked:
+                remembered.end(ended.volume_id, ended.inodes)
 
     async def _wait(self, error: WaitNeeded) -> None:
-        if not isinstance(error, Held):
+        wanted: dict[int, set[int]] = {}
+        if isinstance(error, Remembered):
+            wanted.update(error.sessions)
+        elif isinstance(error, Held):
+            for ino, session in error.holders.items():
+                wanted.setdefault(session, set()).add(ino)
+        else:
             await self._declared(error)
             return
-        wanted: dict[int, set[int]] = {}
-        for ino, session in error.holders.items():
-            wanted.setdefault(session, set()).add(ino)
-        await asyncio.gather(*[self._returned(session, error.volume_id, inodes) for session, inodes in wanted.items()])
+        drops = isinstance(error, Remembered)
+        await asyncio.gather(
+            *[self._obeyed(_Addressee(session, error.volume_id, drops), inodes) for session, inodes in wanted.items()]
+        )
 
     # -- orders
 
-    async def _returned(self, session_id: int, volume_id: int, inodes: set[int]) -> None:
-        key = session_id, volume_id
+    async def _obeyed(self, key: _Addressee, inodes: set[int]) -> None:
         order = self._next.get(key)
         if order is None:
             order = self._next[key] = _Order()
@@ -88,25 +112,38 @@ class Returning:
             self._last[key] = order.work
         await asyncio.shield(order.work)
 
-    async def _order(self, key: tuple[int, int], order: _Order, before: asyncio.Task[None] | None) -> None:
+    async def _order(self, key: _Addressee, order: _Order, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
         self._next.pop(key, None)
-        session_id, volume_id = key
-        shell = self._shell
-        number = shell.next_order()
-        message = pb.ReturnHeld(return_id=number, volume_id=volume_id, inodes=sorted(order.inodes))
         try:
-            answered = await shell.until_answered(
-                session_id, number, pb.SessionReply(return_held=message), RETURN_DEADLINE_S
-            )
-            if not answered and self._coordinator.leases.valid(session_id):
-                raise Unavailable("another mount does not write what it holds of new files: its log says why")
-            if not answered:
-                await shell.run(lambda txn: sessions.end_lapsed(txn, [session_id]))
+            await (self._dropped(key, order.inodes) if key.drops else self._returned(key, order.inodes))
         finally:
             if self._last.get(key) is asyncio.current_task():
                 del self._last[key]
+
+    async def _returned(self, key: _Addressee, inodes: set[int]) -> None:
+        shell, session_id = self._shell, key.session_id
+        number = shell.next_order()
+        message = pb.ReturnHeld(return_id=number, volume_id=key.volume_id, inodes=sorted(inodes))
+        order = pb.SessionReply(return_held=message)
+        answered = await shell.until_answered(session_id, number, order, RETURN_DEADLINE_S)
+        if not answered and self._coordinator.leases.valid(session_id):
+            raise Unavailable("another mount does not write what it holds of new files: its log says why")
+        if not answered:
+            await shell.run(lambda txn: sessions.end_lapsed(txn, [session_id]))
+
+    async def _dropped(self, key: _Addressee, inodes: set[int]) -> None:
+        shell, remembered = self._shell, self._coordinator.env.remembered
+        number = shell.next_order()
+        message = pb.DropRemembered(drop_id=number, volume_id=key.volume_id, inodes=sorted(inodes))
+        order = pb.SessionReply(drop_remembered=message)
+        if await shell.until_answered(key.session_id, number, order, RETURN_DEADLINE_S):
+            remembered.dropped(key.volume_id, key.session_id, inodes)
+        elif self._coordinator.leases.valid(key.session_id):
+            raise Unavailable("another mount does not drop what it remembers of a file: its log says why")
+        else:
+            remembered.forget(key.volume_id, key.session_id)
 
     # -- after the coordinator's start
 

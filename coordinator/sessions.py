@@ -361,6 +361,7 @@ def _left_shared_mode(txn: Txn, session_id: int, volume_id: int) -> None:
     """After a commit: a session knows by itself what it has open, or has nothing of the volume any more."""
     txn.env.open_book.end(volume_id, session_id)
     txn.env.holds.end(volume_id, session_id)
+    txn.env.remembered.forget(volume_id, session_id)
     if txn.env.recalled.get(volume_id) == session_id:
         txn.env.recalled.pop(volume_id, None)
 

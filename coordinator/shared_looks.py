@@ -1,14 +1,15 @@
 """What sessions read in shared mode: one operation of the namespace engine on the committed state, and where data lies.
 
 A change is durable before it is answered, so a look that begins after the answer sees it, on whatever host; what
-another session holds (`hold_book.py`) is waited for. Raises FsError, LeaseLapsed, Busy, NotAllowed (see
+another session holds (`hold_book.py`) is waited for. What a session may remember of the answer is told with it
+(`remembered.py`). Raises FsError, LeaseLapsed, Busy, NotAllowed (see
 `sessions.require_shared`), RolledBack, InvalidArgument, and WaitNeeded where it must be run again later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from errno import EINVAL, EISDIR
+from collections.abc import Callable, Collection
+from errno import EINVAL, EISDIR, ENOENT
 from stat import S_ISDIR, S_ISREG
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from redfs.coordinator import convert
 from redfs.coordinator.coordinator import Coordinator
 from redfs.coordinator.hold_book import Guard
 from redfs.coordinator.reads import locate
-from redfs.coordinator.sessions import require_shared
+from redfs.coordinator.sessions import access_of, require_shared
 from redfs.coordinator.shared_opens import require_known
 from redfs.coordinator.shared_operations import require_lineage
 from redfs.coordinator.shared_view import SharedView
@@ -27,6 +28,7 @@ from redfs.core.namespace import MAX_READDIR_ENTRIES
 from redfs.core.namespace.inodes import need_inode
 from redfs.core.records import SLOT_BYTES, Kind, decode_slot, generation_of, inode_key, slot_key
 from redfs.core.slots import slot_count
+from redfs.core.tables import Access
 from redfs.core.versions.ancestry import Ancestry
 from redfs.core.versions.reader import VersionReader
 from redfs.proto.gen import cluster_pb2 as pb
@@ -39,6 +41,7 @@ QUICK_ENTRIES = 256
 """Entries of a folder that are listed on the spot: about 2 ms."""
 QUICK_READ_BYTES = 16 << 20
 """The same for a read."""
+_DOTS = (b".", b"..")
 
 
 class _Look(NamedTuple):
@@ -59,11 +62,16 @@ def look(coordinator: Coordinator, session_id: int, request: pb.Look) -> pb.Look
     env = coordinator.env
     for _ in range(LOOK_ROUNDS):
         guard = env.holds.guard(request.volume_id, session_id)
+        mark = env.remembered.mark()
         with coordinator.read() as kv:
             require_known(kv, env, request.volume_id)
             reply = _look(kv, session_id, request, env.ancestry, guard)
+            # Only who may write has to declare itself after a restart, and drops what it remembers before.
+            may_remember = access_of(kv, session_id, request.volume_id) == Access.SHARED
         guard.check()
         if not guard.is_outdated:
+            told = _told_of(request, reply) if may_remember else ()
+            reply.remember = bool(told) and env.remembered.grant(request.volume_id, session_id, told, mark)
             return reply
     raise Unavailable("files are being let go faster than they can be looked at: try again")
 
@@ -77,8 +85,25 @@ def _look(kv: ReadKv, session_id: int, request: pb.Look, ancestry: Ancestry, gua
     return operation(_Look(kv, SharedView(VersionReader(kv, ancestry), volume.lineage, guard), request))
 
 
+def _told_of(request: pb.Look, reply: pb.LookReply) -> Collection[int]:
+    """The inodes that a session shows when it shows the answer again."""
+    if request.operation == "lookup":
+        # Of "." and ".." nothing is remembered: they are no names in the folder.
+        return () if request.name in _DOTS else {request.ino, reply.ino or request.ino}
+    if request.operation == "getattr":
+        return (request.ino,)
+    if request.operation == "readdir":
+        return {request.ino, *[entry.ino for entry in reply.entries if entry.inode]}
+    return ()
+
+
 def _lookup(at: _Look) -> pb.LookReply:
-    entry = engine.lookup(at.view, at.request.ino, at.request.name).value
+    try:
+        entry = engine.lookup(at.view, at.request.ino, at.request.name).value
+    except FsError as error:
+        if error.errno != ENOENT or at.view.get(inode_key(at.request.ino)) is None:
+            raise
+        return pb.LookReply()
     return pb.LookReply(ino=entry.ino, inode=at.view.raw(inode_key(entry.ino)))
 
 

@@ -12,8 +12,9 @@ Unavailable (the same, while deleted data is being freed), CommitRefused (blocks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from errno import EFBIG, ENOENT, ENOSPC
+from functools import partial
 from stat import S_ISDIR
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ from redfs.core.records import (
     encode_inode,
     generation_of,
     inode_key,
+    object_ino,
     slot_key,
     split_orphan_object,
     split_slot_object,
@@ -119,7 +121,7 @@ def change(txn: Txn, session_id: int, request: pb.Change) -> Changed:
     under_way.guard.check()
     _end_holds(txn, session_id, request, row)
     if under_way.writes:
-        apply_writes(txn, volume, under_way.writes)
+        apply_writes(txn, session_id, volume, under_way.writes, _dropped_by(request))
         store_answer(txn, session_id, request.number, row)
     return _changed(txn, session_id, request, row)
 
@@ -163,8 +165,15 @@ def require_quota(txn: Txn, volume: VolumeRow, growth_bytes: int) -> None:
         raise NoSpace(f"the quota of {volume.name!r} is reached: delete files in it, or raise the quota")
 
 
-def apply_writes(txn: Txn, volume: VolumeRow, writes: WriteSet) -> None:
-    """Applies a write-set to the volume's head, and has the reaper look where a generation of data died."""
+def apply_writes(txn: Txn, session_id: int, volume: VolumeRow, writes: WriteSet, dropped: Collection[int]) -> None:
+    """Applies a write-set to the volume's head, and has the reaper look where a generation of data died.
+
+    Raises Remembered where sessions remember what it changes; `dropped` are inodes that this session has dropped.
+    """
+    touched = {object_ino(obj) for kind, obj in writes if kind in (Kind.INODE, Kind.DIRENT)}
+    remembered = txn.env.remembered
+    remembered.begin(volume.volume_id, session_id, touched, dropped)
+    txn.at_end.append(partial(remembered.end, volume.volume_id, touched))
     lineage = volume.lineage
     for kind, obj, value in encode_writes(writes):
         if value:
@@ -173,6 +182,10 @@ def apply_writes(txn: Txn, volume: VolumeRow, writes: WriteSet) -> None:
                 add_job(txn, JobKind.REAP, volume.volume_id, 0, volume.volume_id, volume.name)
         else:
             txn.versions.delete(lineage, kind, obj)
+
+
+def _dropped_by(request: pb.Change) -> set[int]:
+    return {request.ino, request.new_parent, *request.forgot}
 
 
 def _must_forget(txn: Txn, session_id: int, request: pb.Change) -> frozenset[int]:

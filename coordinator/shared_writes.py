@@ -101,7 +101,7 @@ def write_through(txn: Txn, session_id: int, request: pb.WriteThrough) -> Writte
     require_quota(txn, volume, laid.growth_bytes)
     now_ns = txn.env.stamp_ns()
     outcome = record_data(view, ino, laid.after, offset + length, now_ns, now_ns)
-    apply_writes(txn, volume, outcome.writes)
+    apply_writes(txn, session_id, volume, outcome.writes, [ino])
     settle_data(txn, data)
     assert outcome.value is not None
     row = OperationRow(ino=ino, offset=offset, inode=encode_inode(outcome.value))

@@ -20,6 +20,7 @@ from redfs.coordinator.hold_book import HoldBook
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.open_book import OpenBook
 from redfs.coordinator.progress import JobProgress
+from redfs.coordinator.remembered import RememberedBook
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
 from redfs.core.records import Kind, Slot, decode_slot
@@ -71,6 +72,7 @@ class Environment:
     figures: FiguresBook = field(default_factory=FiguresBook)
     open_book: OpenBook = field(default_factory=OpenBook)
     holds: HoldBook = field(default_factory=HoldBook)
+    remembered: RememberedBook = field(init=False)
     answered_operations: dict[int, int] = field(default_factory=dict)
     """session id -> all its operations in shared mode up to this number were answered: none of them is run again."""
     last_stamp_ns: int = 0
@@ -80,6 +82,9 @@ class Environment:
     """schedule id -> why its last run failed, while that cannot be written to its row."""
     ancestry: Ancestry = field(default_factory=Ancestry)
     """What reads have learned of who descends from whom: commands and other reads need not walk through it again."""
+
+    def __post_init__(self) -> None:
+        self.remembered = RememberedBook(self.clock.monotonic, self.config.lease_s)
 
     def forget_operations(self, session_id: int) -> None:
         """A session ended."""
@@ -100,6 +105,8 @@ class Txn:
         self.versions = VersionStore(self.kv, self._freed, lambda slot: self._known_slot(slot)[1], env.ancestry)
         self.tree = VolumeTree(self.kv)
         self.after_commit: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], None]] = []
+        """Called when the command's changes are visible, or it is known that they never will be."""
         self.fresh_blocks: Mapping[int, BlockRow] = {}
         """Blocks that get their rows at the end of the command, if something refers to them then."""
         self._references: dict[int, int] = {}

@@ -2,7 +2,7 @@
 
 - `LocalEngine`: here, over a cache, with write-sets that are shipped in order. Of a mount that alone changes the
   volume, and of one that only reads.
-- `RemoteEngine`: at the coordinator, one round trip each, with nothing cached. Of mounts that share the volume.
+- `RemoteEngine`: at the coordinator, one round trip each where something changes. Of mounts that share the volume.
 
 Both run the same functions of `core/namespace`. A mount goes from one to the other while programs work: the vfs keeps
 the handles, closes the gate, and makes a new engine.

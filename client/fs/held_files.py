@@ -27,6 +27,7 @@ from typing import Any
 
 from redfs.client.fs.config import Buffer, Stored
 from redfs.client.fs.local_engine import Place
+from redfs.client.fs.remembered import Remembered
 from redfs.client.fs.space import SpaceReservation
 from redfs.core.endings import Endings
 from redfs.core.errors import CommitRefused, InternalError, NotAllowed, RedfsError
@@ -101,6 +102,7 @@ class HeldFiles:
         place: Place,
         patiently: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
         numbered: Callable[[Callable[[int, int], dict[str, Any]]], Awaitable[Any]],
+        remembered: Remembered,
     ) -> None:
         """`numbered` sends a change under a number until it is answered."""
         self._place = place
@@ -108,6 +110,7 @@ class HeldFiles:
         self._clock = place.clock
         self._patiently = patiently
         self._numbered = numbered
+        self._remembered = remembered
         self.space = SpaceReservation(
             place.session, place.volume_id, replace(place.config, dirty_bytes=MAX_HELD_BYTES), lambda: self.bytes
         )
@@ -421,7 +424,8 @@ class HeldFiles:
                 )
             }
 
-        await self._numbered(request)
+        with self._remembered.changing(file.ino for file in files):
+            await self._numbered(request)
 
     async def _turn(self) -> None:
         """Waits until something has changed."""

@@ -1,10 +1,10 @@
 """The namespace engine at the coordinator: what a mount does that shares its volume with others that write.
 
-Every operation is one round trip, and durable when it returns; nothing of names, attributes or data is kept, so the
-next operation on any host sees it. Only what is written to files that this host has just made stays here until another
-host looks (`held_files.py`). Blocks never change, so those that were read stay in the block cache. Written data
-goes to the storage nodes first, then the coordinator lays it over what the file holds by then: an append goes to the
-end that the file has in that moment.
+Every operation that changes something is one round trip, and durable when it returns, so the next operation on any host
+sees it. Names and attributes are remembered until somebody is about to change them (`remembered.py`); what is written
+to files that this host has just made stays here until another host looks (`held_files.py`). Blocks never change, so
+those that were read stay in the block cache. Written data goes to the storage nodes first, then the coordinator lays it
+over what the file holds by then: an append goes to the end that the file has in that moment.
 
 A change has a number, so that one that is sent again after a lost answer is answered, not repeated. The coordinator
 counts who has which inode open: this engine tells it the first open and the last close of each.
@@ -27,6 +27,7 @@ from redfs.client.fs.engine import O_EXCL, O_TRUNC
 from redfs.client.fs.handles import Handle
 from redfs.client.fs.held_files import HeldFile, HeldFiles
 from redfs.client.fs.local_engine import Place
+from redfs.client.fs.remembered import NOTHING, Remembered
 from redfs.client.fs.turns import Turns
 from redfs.core.errors import (
     CommitRefused,
@@ -71,6 +72,11 @@ LOOK_ROUNDS = 64
 """Looks at names whose files are let go by this host meanwhile, so that what was read may be from before."""
 RENAME_NOREPLACE = 1
 _ZEROS = bytes(SLOT_BYTES)
+_DOTS = (b".", b"..")
+_CHANGES_NOTHING = ("open", "release")
+"""Operations that leave attributes and names as they are, but for O_TRUNC and the end of an inode."""
+_OF_NAMES = ("create", "mknod", "mkdir", "symlink", "unlink", "rmdir", "rename", "make_copy")
+"""Operations whose `name` is one in the folder `ino`."""
 
 
 class ChangeNumbers:
@@ -112,7 +118,8 @@ class RemoteEngine:
         """First opens and last closes of an inode are told in order."""
         self.failure: RedfsError | None = None
         self._read_only = read_only
-        self.held = HeldFiles(place, self._patiently, self._numbered)
+        self.remembered = Remembered(place.clock, lambda: place.session.lease_s / 3)
+        self.held = HeldFiles(place, self._patiently, self._numbered, self.remembered)
 
     async def start(self) -> None:
         """Reserves space for what is kept of new files."""
@@ -122,18 +129,47 @@ class RemoteEngine:
     # ------------------------------------------------------------ finding
 
     async def lookup(self, parent: int, name: bytes) -> Entry:
+        known = self._remembered_entry(parent, name)
+        if known is not None:
+            return known
         for _ in range(LOOK_ROUNDS):
-            mark = self.held.endings.mark()
+            mark, asked = self.held.endings.mark(), self.remembered.mark()
             reply = await self._look("lookup", ino=parent, name=name)
+            if reply.ino == NOTHING:
+                if reply.remember:
+                    self.remembered.learn_name(asked, parent, name, NOTHING)
+                raise FsError(ENOENT)
             if not self.held.endings.any_since(mark, [reply.ino]):
-                return Entry(reply.ino, self.held.shown(reply.ino, decode_inode(reply.inode)))
+                inode = decode_inode(reply.inode)
+                if reply.remember:
+                    self.remembered.learn_name(asked, parent, name, reply.ino)
+                    self.remembered.learn_inode(asked, reply.ino, inode)
+                return Entry(reply.ino, self.held.shown(reply.ino, inode))
         raise _too_busy(parent)
+
+    def _remembered_entry(self, parent: int, name: bytes) -> Entry | None:
+        """What a name is known to be; None: not known. ENOENT where there is known to be nothing."""
+        if self.failure is not None:
+            raise self.failure
+        ino = self.remembered.name(parent, name)
+        if ino == NOTHING:
+            raise FsError(ENOENT)
+        inode = None if ino is None else self.remembered.inode(ino)
+        return None if ino is None or inode is None else Entry(ino, self.held.shown(ino, inode))
 
     async def getattr(self, ino: int) -> Inode:
         held = self._held(ino)
         if held is not None:
             return held.shown
-        return decode_inode((await self._look("getattr", ino=ino)).inode)
+        known = self.remembered.inode(ino)
+        if known is not None:
+            return known
+        asked = self.remembered.mark()
+        reply = await self._look("getattr", ino=ino)
+        inode = decode_inode(reply.inode)
+        if reply.remember:
+            self.remembered.learn_inode(asked, ino, inode)
+        return inode
 
     async def readlink(self, ino: int) -> bytes:
         value: bytes = (await self._look("readlink", ino=ino)).value
@@ -152,7 +188,7 @@ class RemoteEngine:
 
     async def readdir(self, ino: int, after_cookie: int, limit: int) -> list[tuple[Listed, Inode]]:
         for _ in range(LOOK_ROUNDS):
-            mark = self.held.endings.mark()
+            mark, asked = self.held.endings.mark(), self.remembered.mark()
             reply = await self._look("readdir", ino=ino, after_cookie=after_cookie, limit=limit)
             if not self.held.endings.any_since(mark, [entry.ino for entry in reply.entries]):
                 break
@@ -160,7 +196,11 @@ class RemoteEngine:
             raise _too_busy(ino)
         listed = []
         for entry in reply.entries:
-            inode = self.held.shown(entry.ino, decode_inode(entry.inode))
+            recorded = decode_inode(entry.inode)
+            if reply.remember and entry.name not in _DOTS:
+                self.remembered.learn_name(asked, ino, entry.name, entry.ino)
+                self.remembered.learn_inode(asked, entry.ino, recorded)
+            inode = self.held.shown(entry.ino, recorded)
             listed.append((Listed(entry.cookie, entry.name, entry.ino, entry.file_type, inode), inode))
         return listed
 
@@ -481,7 +521,8 @@ class RemoteEngine:
                 )
             }
 
-        reply: pb.WriteThroughReply = await self._numbered(request)
+        with self.remembered.changing([ino]):
+            reply: pb.WriteThroughReply = await self._numbered(request)
         return reply
 
     # ------------------------------------------------------------ the end
@@ -523,6 +564,23 @@ class RemoteEngine:
         return await self._patiently(lambda: self._call(look=look))
 
     async def _change(self, operation: str, ctx: Context, **fields: Any) -> Any:
+        if operation in _CHANGES_NOTHING and not fields.get("flags", 0) & O_TRUNC:
+            reply = await self._send_change(operation, ctx, fields, ())
+            if not reply.inode:
+                self.remembered.drop([fields["ino"]])
+            return reply
+        inodes = [fields["ino"], fields["new_parent"]] if "new_parent" in fields else [fields["ino"]]
+        names = []
+        if operation in _OF_NAMES:
+            names.append((fields["ino"], fields["name"]))
+        if "new_name" in fields:
+            names.append((fields["new_parent"], fields["new_name"]))
+        with self.remembered.changing(inodes, names) as dropped:
+            return await self._send_change(operation, ctx, fields, dropped)
+
+    async def _send_change(
+        self, operation: str, ctx: Context, fields: Mapping[str, Any], dropped: Sequence[int]
+    ) -> Any:
         def request(number: int, answered: int) -> dict[str, Any]:
             return {
                 "change": pb.Change(
@@ -534,6 +592,7 @@ class RemoteEngine:
                     uid=ctx.uid,
                     gid=ctx.gid,
                     groups=ctx.groups,
+                    forgot=dropped,
                     **fields,
                 )
             }

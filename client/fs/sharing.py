@@ -150,6 +150,7 @@ class Sharing:
         First of all, since no operation on the volume is answered on any host before that.
         """
         vfs = self._vfs
+        vfs.forget_remembered()
         if vfs.is_shared and vfs.failure is None:
             declared = pb.DeclareOpen(volume_id=vfs.volume_id, open_inodes=vfs.open_inodes, held_inodes=vfs.held_inodes)
             try:

@@ -87,6 +87,10 @@ class ViewSession:
         """The session ended, and the view with it: nothing is asked until it is made again."""
 
     @property
+    def lease_s(self) -> float:
+        return self._session.lease_s
+
+    @property
     def is_serving(self) -> bool:
         return self._session.is_serving
 

@@ -513,6 +513,16 @@ class Vfs:
         if volume_id == self.volume_id and isinstance(self.engine, RemoteEngine):
             await self.engine.returned(inodes)
 
+    def on_drop_remembered(self, volume_id: int, inodes: Sequence[int]) -> None:
+        """The coordinator's order when another host is about to change these."""
+        if volume_id == self.volume_id and isinstance(self.engine, RemoteEngine):
+            self.engine.remembered.drop(inodes)
+
+    def forget_remembered(self) -> None:
+        """The coordinator may not know any more what was remembered in shared mode."""
+        if isinstance(self.engine, RemoteEngine):
+            self.engine.remembered.clear()
+
     @property
     def held_inodes(self) -> list[int]:
         """Inodes that are held in shared mode."""

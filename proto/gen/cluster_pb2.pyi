@@ -533,7 +533,7 @@ class Listed(_message.Message):
     def __init__(self, cookie: _Optional[int] = ..., name: _Optional[bytes] = ..., ino: _Optional[int] = ..., file_type: _Optional[int] = ..., inode: _Optional[bytes] = ...) -> None: ...
 
 class LookReply(_message.Message):
-    __slots__ = ("ino", "inode", "value", "names", "entries", "slots", "blocks", "segments")
+    __slots__ = ("ino", "inode", "value", "names", "entries", "slots", "blocks", "segments", "remember")
     INO_FIELD_NUMBER: _ClassVar[int]
     INODE_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -542,6 +542,7 @@ class LookReply(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    REMEMBER_FIELD_NUMBER: _ClassVar[int]
     ino: int
     inode: bytes
     value: bytes
@@ -550,10 +551,11 @@ class LookReply(_message.Message):
     slots: _containers.RepeatedCompositeFieldContainer[Row]
     blocks: _containers.RepeatedCompositeFieldContainer[Block]
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
-    def __init__(self, ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., value: _Optional[bytes] = ..., names: _Optional[_Iterable[bytes]] = ..., entries: _Optional[_Iterable[_Union[Listed, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+    remember: bool
+    def __init__(self, ino: _Optional[int] = ..., inode: _Optional[bytes] = ..., value: _Optional[bytes] = ..., names: _Optional[_Iterable[bytes]] = ..., entries: _Optional[_Iterable[_Union[Listed, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., remember: _Optional[bool] = ...) -> None: ...
 
 class Change(_message.Message):
-    __slots__ = ("volume_id", "lineage", "number", "answered", "operation", "uid", "gid", "groups", "ino", "name", "new_parent", "new_name", "mode", "rdev", "flags", "value", "attributes", "inode", "rows", "size", "hold", "let_go")
+    __slots__ = ("volume_id", "lineage", "number", "answered", "operation", "uid", "gid", "groups", "ino", "name", "new_parent", "new_name", "mode", "rdev", "flags", "value", "attributes", "inode", "rows", "size", "hold", "let_go", "forgot")
     VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -576,6 +578,7 @@ class Change(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     HOLD_FIELD_NUMBER: _ClassVar[int]
     LET_GO_FIELD_NUMBER: _ClassVar[int]
+    FORGOT_FIELD_NUMBER: _ClassVar[int]
     volume_id: int
     lineage: int
     number: int
@@ -598,7 +601,8 @@ class Change(_message.Message):
     size: int
     hold: bool
     let_go: bool
-    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., operation: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ..., flags: _Optional[int] = ..., value: _Optional[bytes] = ..., attributes: _Optional[_Union[SetAttributes, _Mapping]] = ..., inode: _Optional[bytes] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., size: _Optional[int] = ..., hold: _Optional[bool] = ..., let_go: _Optional[bool] = ...) -> None: ...
+    forgot: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, volume_id: _Optional[int] = ..., lineage: _Optional[int] = ..., number: _Optional[int] = ..., answered: _Optional[int] = ..., operation: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., groups: _Optional[_Iterable[int]] = ..., ino: _Optional[int] = ..., name: _Optional[bytes] = ..., new_parent: _Optional[int] = ..., new_name: _Optional[bytes] = ..., mode: _Optional[int] = ..., rdev: _Optional[int] = ..., flags: _Optional[int] = ..., value: _Optional[bytes] = ..., attributes: _Optional[_Union[SetAttributes, _Mapping]] = ..., inode: _Optional[bytes] = ..., rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., size: _Optional[int] = ..., hold: _Optional[bool] = ..., let_go: _Optional[bool] = ..., forgot: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SetAttributes(_message.Message):
     __slots__ = ("mode", "uid", "gid", "size", "atime_ns", "mtime_ns", "ctime_ns")
@@ -835,7 +839,7 @@ class ReportFiguresReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done")
+    __slots__ = ("request_id", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "drop_remembered_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     OPEN_FIELD_NUMBER: _ClassVar[int]
     RENEW_FIELD_NUMBER: _ClassVar[int]
@@ -873,6 +877,7 @@ class SessionRequest(_message.Message):
     FORGET_DONE_FIELD_NUMBER: _ClassVar[int]
     WRITE_HELD_FIELD_NUMBER: _ClassVar[int]
     RETURN_HELD_DONE_FIELD_NUMBER: _ClassVar[int]
+    DROP_REMEMBERED_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     open: Open
     renew: Renew
@@ -910,7 +915,8 @@ class SessionRequest(_message.Message):
     forget_done: ForgetDone
     write_held: WriteHeld
     return_held_done: ReturnHeldDone
-    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ..., look: _Optional[_Union[Look, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., write_through: _Optional[_Union[WriteThrough, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusive, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpen, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDone, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDone, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeld, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDone, _Mapping]] = ...) -> None: ...
+    drop_remembered_done: DropRememberedDone
+    def __init__(self, request_id: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., renew: _Optional[_Union[Renew, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., detach: _Optional[_Union[Detach, _Mapping]] = ..., get_rows: _Optional[_Union[GetRows, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolder, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRows, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlots, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocks, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocks, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocks, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegments, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShard, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegments, _Mapping]] = ..., reserve: _Optional[_Union[Reserve, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodes, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodes, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolume, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamage, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDone, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshots, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFigures, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDone, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDone, _Mapping]] = ..., look: _Optional[_Union[Look, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., write_through: _Optional[_Union[WriteThrough, _Mapping]] = ..., give_back: _Optional[_Union[GiveBack, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusive, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpen, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDone, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDone, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeld, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDone, _Mapping]] = ..., drop_remembered_done: _Optional[_Union[DropRememberedDone, _Mapping]] = ...) -> None: ...
 
 class Flush(_message.Message):
     __slots__ = ("flush_id", "volume_id", "hold", "hold_s")
@@ -1042,6 +1048,26 @@ class Moved(_message.Message):
     name: bytes
     def __init__(self, volume_id: _Optional[int] = ..., ino: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[bytes] = ...) -> None: ...
 
+class DropRemembered(_message.Message):
+    __slots__ = ("drop_id", "volume_id", "inodes")
+    DROP_ID_FIELD_NUMBER: _ClassVar[int]
+    VOLUME_ID_FIELD_NUMBER: _ClassVar[int]
+    INODES_FIELD_NUMBER: _ClassVar[int]
+    drop_id: int
+    volume_id: int
+    inodes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, drop_id: _Optional[int] = ..., volume_id: _Optional[int] = ..., inodes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DropRememberedDone(_message.Message):
+    __slots__ = ("drop_id",)
+    DROP_ID_FIELD_NUMBER: _ClassVar[int]
+    drop_id: int
+    def __init__(self, drop_id: _Optional[int] = ...) -> None: ...
+
+class DropRememberedDoneReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ReturnHeld(_message.Message):
     __slots__ = ("return_id", "volume_id", "inodes")
     RETURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -1071,7 +1097,7 @@ class CloseReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SessionReply(_message.Message):
-    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "return_held", "moved")
+    __slots__ = ("request_id", "failure", "flush", "gone", "copy", "rebase", "recall", "alone", "forget", "open", "renew", "attach", "detach", "get_rows", "read_folder", "scan_rows", "read_slots", "locate_blocks", "segment_blocks", "find_blocks", "open_segments", "replace_shard", "abort_segments", "reserve", "grant_inodes", "commit", "list_nodes", "stat_volume", "report_damage", "flush_done", "close", "list_snapshots", "report_figures", "copy_done", "rebase_done", "look", "change", "write_through", "give_back", "become_exclusive", "declare_open", "recall_done", "forget_done", "write_held", "return_held_done", "return_held", "moved", "drop_remembered", "drop_remembered_done")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     FLUSH_FIELD_NUMBER: _ClassVar[int]
@@ -1119,6 +1145,8 @@ class SessionReply(_message.Message):
     RETURN_HELD_DONE_FIELD_NUMBER: _ClassVar[int]
     RETURN_HELD_FIELD_NUMBER: _ClassVar[int]
     MOVED_FIELD_NUMBER: _ClassVar[int]
+    DROP_REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    DROP_REMEMBERED_DONE_FIELD_NUMBER: _ClassVar[int]
     request_id: int
     failure: Failure
     flush: Flush
@@ -1166,7 +1194,9 @@ class SessionReply(_message.Message):
     return_held_done: ReturnHeldDoneReply
     return_held: ReturnHeld
     moved: Moved
-    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeldReply, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDoneReply, _Mapping]] = ..., return_held: _Optional[_Union[ReturnHeld, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ...) -> None: ...
+    drop_remembered: DropRemembered
+    drop_remembered_done: DropRememberedDoneReply
+    def __init__(self, request_id: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., flush: _Optional[_Union[Flush, _Mapping]] = ..., gone: _Optional[_Union[Gone, _Mapping]] = ..., copy: _Optional[_Union[Copy, _Mapping]] = ..., rebase: _Optional[_Union[Rebase, _Mapping]] = ..., recall: _Optional[_Union[Recall, _Mapping]] = ..., alone: _Optional[_Union[Alone, _Mapping]] = ..., forget: _Optional[_Union[Forget, _Mapping]] = ..., open: _Optional[_Union[OpenReply, _Mapping]] = ..., renew: _Optional[_Union[RenewReply, _Mapping]] = ..., attach: _Optional[_Union[AttachReply, _Mapping]] = ..., detach: _Optional[_Union[DetachReply, _Mapping]] = ..., get_rows: _Optional[_Union[GetRowsReply, _Mapping]] = ..., read_folder: _Optional[_Union[ReadFolderReply, _Mapping]] = ..., scan_rows: _Optional[_Union[ScanRowsReply, _Mapping]] = ..., read_slots: _Optional[_Union[ReadSlotsReply, _Mapping]] = ..., locate_blocks: _Optional[_Union[LocateBlocksReply, _Mapping]] = ..., segment_blocks: _Optional[_Union[SegmentBlocksReply, _Mapping]] = ..., find_blocks: _Optional[_Union[FindBlocksReply, _Mapping]] = ..., open_segments: _Optional[_Union[OpenSegmentsReply, _Mapping]] = ..., replace_shard: _Optional[_Union[ReplaceShardReply, _Mapping]] = ..., abort_segments: _Optional[_Union[AbortSegmentsReply, _Mapping]] = ..., reserve: _Optional[_Union[ReserveReply, _Mapping]] = ..., grant_inodes: _Optional[_Union[GrantInodesReply, _Mapping]] = ..., commit: _Optional[_Union[CommitReply, _Mapping]] = ..., list_nodes: _Optional[_Union[ListNodesReply, _Mapping]] = ..., stat_volume: _Optional[_Union[StatVolumeReply, _Mapping]] = ..., report_damage: _Optional[_Union[ReportDamageReply, _Mapping]] = ..., flush_done: _Optional[_Union[FlushDoneReply, _Mapping]] = ..., close: _Optional[_Union[CloseReply, _Mapping]] = ..., list_snapshots: _Optional[_Union[ListSnapshotsReply, _Mapping]] = ..., report_figures: _Optional[_Union[ReportFiguresReply, _Mapping]] = ..., copy_done: _Optional[_Union[CopyDoneReply, _Mapping]] = ..., rebase_done: _Optional[_Union[RebaseDoneReply, _Mapping]] = ..., look: _Optional[_Union[LookReply, _Mapping]] = ..., change: _Optional[_Union[ChangeReply, _Mapping]] = ..., write_through: _Optional[_Union[WriteThroughReply, _Mapping]] = ..., give_back: _Optional[_Union[GiveBackReply, _Mapping]] = ..., become_exclusive: _Optional[_Union[BecomeExclusiveReply, _Mapping]] = ..., declare_open: _Optional[_Union[DeclareOpenReply, _Mapping]] = ..., recall_done: _Optional[_Union[RecallDoneReply, _Mapping]] = ..., forget_done: _Optional[_Union[ForgetDoneReply, _Mapping]] = ..., write_held: _Optional[_Union[WriteHeldReply, _Mapping]] = ..., return_held_done: _Optional[_Union[ReturnHeldDoneReply, _Mapping]] = ..., return_held: _Optional[_Union[ReturnHeld, _Mapping]] = ..., moved: _Optional[_Union[Moved, _Mapping]] = ..., drop_remembered: _Optional[_Union[DropRemembered, _Mapping]] = ..., drop_remembered_done: _Optional[_Union[DropRememberedDoneReply, _Mapping]] = ...) -> None: ...
 
 class VolumeCreate(_message.Message):
     __slots__ = ("name", "protection", "description", "color", "compression", "minimum_nodes", "quota_bytes", "hash_seed", "shared")

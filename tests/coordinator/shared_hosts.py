@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from errno import ENOENT
 from typing import Any
 
 from redfs.coordinator import segments, sessions, shared_opens, shared_operations, shared_writes
 from redfs.coordinator.shared_looks import look
+from redfs.core.errors import FsError
 from redfs.core.ids import ROOT_INO, block_id
 from redfs.core.records import Inode, decode_inode
 from redfs.core.tables import SegmentRow
@@ -124,6 +126,14 @@ class Host:
     # -- looks
 
     def look(self, operation: str, **fields: Any) -> pb.LookReply:
+        """Raises ENOENT also where the answer is that there is no such name. Nothing is remembered of it."""
+        reply = self.look_and_remember(operation, **fields)
+        self.pool.coordinator.env.remembered.forget(self.volume_id, self.session_id)
+        if operation == "lookup" and not reply.ino:
+            raise FsError(ENOENT)
+        return reply
+
+    def look_and_remember(self, operation: str, **fields: Any) -> pb.LookReply:
         request = pb.Look(volume_id=self.volume_id, lineage=self.lineage, operation=operation, **fields)
         return look(self.pool.coordinator, self.session_id, request)
 

@@ -370,6 +370,7 @@ class World:
         session.on_alone = sharing.alone
         session.on_forget = sharing.forget
         session.on_return_held = vfs.on_return_held
+        session.on_drop_remembered = vfs.on_drop_remembered
         session.on_resumed = sharing.resumed
         vfs.on_rolled_back = following.refused
         reattaching = Reattaching(session, vfs, NoKernel(), following, sharing, wanted, sleep=_soon)

@@ -186,6 +186,10 @@ class FakeSession:
     log: list[str] = field(default_factory=list)
 
     @property
+    def lease_s(self) -> float:
+        return 15.0
+
+    @property
     def is_serving(self) -> bool:
         return self.serving_now and not self.lapsed
 
