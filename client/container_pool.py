@@ -74,6 +74,8 @@ STOP_TIMEOUT_S = 30
 BUILD_TIMEOUT_S = 1800
 """The first build of the image on a slow line."""
 POLL_S = 0.1
+_RESTART: Any = {"Name": "unless-stopped"}
+_NO_RESTART: Any = {"Name": "no"}
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}$")
 NODE = re.compile(r"node-(\d+)$")
 
@@ -113,8 +115,8 @@ class Extras:
     restart: bool = True
     """Whether the engine starts again what ends."""
     environment: dict[str, str] = field(default_factory=dict)
-    binds: Sequence[str] = ()
-    """Further things mounted into every part, as SOURCE:TARGET:ro."""
+    binds: Callable[[str], Sequence[str]] = lambda part: ()
+    """Further things mounted into a part, as SOURCE:TARGET:ro."""
     labels: dict[str, str] = field(default_factory=dict)
 
 
@@ -378,8 +380,7 @@ class ContainerPool:
         if kind == "node":
             # Nodes name the file system that they share by the host's name: these all lie on this machine's.
             options["hostname"] = f"{self.name}-nodes"
-        if self._extras.binds:
-            options["volumes"] = [*options.get("volumes", []), *self._extras.binds]
+        options["volumes"] = [*options.get("volumes", []), *self._extras.binds(part)]
         endpoint = self.engine.api.create_endpoint_config(ipv4_address=host)
         return self.engine.containers.create(
             self.image,
@@ -392,7 +393,7 @@ class ContainerPool:
             if coordinator
             else self._extras.environment,
             ports=ports,
-            restart_policy={"Name": "unless-stopped" if self._extras.restart else "no"},
+            restart_policy=_RESTART if self._extras.restart else _NO_RESTART,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             read_only=True,
