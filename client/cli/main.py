@@ -19,6 +19,7 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
+    cluster_commands,
     console_commands,
     copy_commands,
     diff_commands,
@@ -78,6 +79,7 @@ for command in (
     job_commands.list_jobs,
     job_commands.job,
     console_commands.console,
+    cluster_commands.cluster,
 ):
     redfs.add_command(command)
 for verb in schedule_commands.COMMANDS:
