@@ -51,6 +51,10 @@ class Peer(NamedTuple):
     address: str
 
 
+class _NotReached(Unavailable):
+    """No connection: nothing is known of the shard."""
+
+
 class _Idle(NamedTuple):
     connection: NodeConnection
     since_s: float
@@ -84,6 +88,8 @@ class Peers:
         """Fills the view with a whole shard of exactly its length, as it was stored."""
         try:
             self._call(peer, cancel, lambda c: c.get_verified_into(segment, shard, view))
+        except _NotReached:
+            raise
         except Unavailable:
             # A node whose disk cannot read breaks off in the middle: ask whether that is the reason.
             self._call(peer, cancel, lambda c: c.verify(segment, shard))
@@ -107,6 +113,8 @@ class Peers:
             self._call(peer, cancel, read)
         except InvalidArgument as error:
             raise Corrupt(f"shard {segment}/{shard} on node {peer.node_id} is shorter than it should be") from error
+        except _NotReached:
+            raise
         except Unavailable:
             self._call(peer, cancel, lambda c: c.verify(segment, shard))
             raise
@@ -156,9 +164,9 @@ class Peers:
     def _open(self, peer: Peer) -> NodeConnection:
         with self._lock:
             if self._closed:
-                raise Unavailable("the node is stopping")
+                raise _NotReached("this node is stopping")
             if self._down_until_s.get(peer.node_id, float("-inf")) > self._clock():
-                raise Unavailable(f"storage node {peer.node_id} at {peer.address} could not be reached just now")
+                raise _NotReached(f"storage node {peer.node_id} at {peer.address} could not be reached just now")
         try:
             connection = NodeConnection.open(
                 peer.address, pool_id=self._pool_id(), node_id=peer.node_id, background=True
@@ -166,7 +174,7 @@ class Peers:
         except RedfsError as error:
             with self._lock:
                 self._down_until_s[peer.node_id] = self._clock() + DOWN_S
-            raise Unavailable(str(error)) from error
+            raise _NotReached(str(error)) from error
         with self._lock:
             self._down_until_s.pop(peer.node_id, None)
         return connection
