@@ -30,9 +30,16 @@ from redfs.core.versions.weights import ALIVE, weight_of
 MAX_SHOWN_JOBS = 256
 """Jobs that a status names, in the order of their keys."""
 
-JOB_NAMES = {JobKind.RECLAIM_PIN: "reclaim", JobKind.RECLAIM_HEAD: "reclaim", JobKind.REAP: "reap"}
-CANCELLABLE: frozenset[JobKind] = frozenset()
+JOB_NAMES = {
+    JobKind.RECLAIM_PIN: "reclaim",
+    JobKind.RECLAIM_HEAD: "reclaim",
+    JobKind.REAP: "reap",
+    JobKind.SCRUB: "scrub",
+}
+CANCELLABLE = frozenset((JobKind.SCRUB,))
 """Kinds that may end before they are done. What the others free belongs to nobody any more: only they find it again."""
+_FIRST_ON_SHARDS = bytes([JobKind.REAP + 1])
+"""Keys from here on are of jobs that work on shards: nodes do their steps."""
 PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
 
 
@@ -87,8 +94,8 @@ def all_jobs(kv: ReadKv) -> Iterator[tuple[bytes, JobRow]]:
 
 
 def next_job(kv: ReadKv, after: bytes) -> bytes | None:
-    """The key of the next job that is not paused, around the end back to the first."""
-    for start, end in ((after, b"\xff"), (b"", after)):
+    """The key of the next job on the tables that is not paused, around the end back to the first."""
+    for start, end in ((after, _FIRST_ON_SHARDS), (b"", after)):
         for key, raw in kv.scan(JOBS, start, end):
             if not is_paused_job(raw):
                 return key

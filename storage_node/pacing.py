@@ -22,8 +22,8 @@ from typing import Any, Final
 
 LINGER_S: Final = 0.25
 """A client that was answered this short ago counts as being there: programs read and write in bursts."""
-MAX_REST_S: Final = 2.0
-"""Longest wait of a piece, and longest rest that is owed: well below the time after which peers give up (30 s)."""
+MAX_REST_S: Final = 10.0
+"""Longest rest that is owed, so longest wait of a piece: well below the time after which peers give up (30 s)."""
 
 
 class Courtesy:
@@ -52,7 +52,7 @@ class Courtesy:
     def give_way(self) -> None:
         """Before a piece of background work: waits while rest is owed."""
         with self._lock:
-            rest_s = min(self._not_before_s - self._clock(), MAX_REST_S) if self._are_clients_here() else 0.0
+            rest_s = self._not_before_s - self._clock() if self._are_clients_here() else 0.0
         if rest_s > 0:
             self._wait(rest_s)
 
