@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from redfs.coordinator.jobs import ensure_job
+from redfs.coordinator.scrub import start_scrub
 from redfs.coordinator.txn import Txn
 from redfs.core.errors import Busy, InvalidArgument
 from redfs.core.tables import JobKind, JobRow
@@ -21,7 +22,7 @@ def start_rebalance(txn: Txn) -> tuple[bytes, JobRow]:
     return key, row
 
 
-STARTS: dict[str, Start] = {"rebalance": start_rebalance}
+STARTS: dict[str, Start] = {"rebalance": start_rebalance, "scrub": start_scrub}
 
 
 def start_job(txn: Txn, kind: str) -> tuple[bytes, JobRow]:

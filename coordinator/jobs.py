@@ -41,8 +41,9 @@ JOB_NAMES = {
     JobKind.REPAIR: "repair",
     JobKind.DRAIN: "drain",
     JobKind.REBALANCE: "rebalance",
+    JobKind.SCRUB: "scrub",
 }
-CANCELLABLE = frozenset((JobKind.DRAIN, JobKind.REBALANCE))
+CANCELLABLE = frozenset((JobKind.DRAIN, JobKind.REBALANCE, JobKind.SCRUB))
 """Kinds that may end before they are done. What others free belongs to nobody any more: only they find it again. And
 without a rebuild or a repair the data would stay without its protection."""
 _FIRST_ON_SHARDS = bytes([JobKind.REBUILD])

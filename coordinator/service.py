@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, jobs, node_control, requests, schedules, sessions, usage, volumes
+from redfs.coordinator import check, convert, jobs, node_control, requests, schedules, scrub, sessions, usage, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
@@ -236,6 +236,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         c = self._coordinator
         shown = convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
         shown.figures.CopyFrom(convert.to_figures(c.env.figures.total()))
+        with c.read() as kv:
+            shown.scrub.CopyFrom(scrub.to_message(scrub.last_scrub(kv)))
         return shown
 
     async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
