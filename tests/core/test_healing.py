@@ -273,7 +273,9 @@ def test_levelling_ends_and_makes_nothing_worse(disks: list[tuple[int, str]], se
         for n, (capacity, domain) in enumerate(disks, 1)
     }
     # All data on few nodes, as where nodes were added.
-    rows = {number: ((1, 2, 3), (2, 3, 4), (1, 3, 4))[(seed >> (number % 30)) % 3] for number in range(120)}
+    rows: dict[int, tuple[int, ...]] = {
+        number: ((1, 2, 3), (2, 3, 4), (1, 3, 4))[(seed >> (number % 30)) % 3] for number in range(120)
+    }
 
     def bytes_on() -> Counter[int]:
         return Counter({n: MIB * sum(n in nodes for nodes in rows.values()) for n in facts})
