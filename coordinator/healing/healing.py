@@ -164,7 +164,7 @@ class Healing:
         found = self._found = self._survey.found()
         self._survey = None
         self._queue = found.urgent
-        self._book.last = found.redundancy
+        self._book.looked(found.redundancy)
         self._bytes_on = Counter(found.bytes_on)
         self._balance = Balance(self._cluster.facts(), self._bytes_on)
         for given in self._running.values():
