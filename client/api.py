@@ -278,6 +278,23 @@ class Pool:
         """
         return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
 
+    def start_job(self, kind: str) -> pb.Job:
+        """Begins everything that there is to do of a kind ("scrub", "rebalance"...), or finds the one that goes on.
+
+        Busy where one is paused; InvalidArgument for a kind that cannot be started.
+        """
+        return self._call("StartJob", pb.Job, pb.JobStart(kind=kind))
+
+    def follow_job(self, job_id: int) -> Iterator[pb.Job]:
+        """A job each time that it went on; ends when it is done or was cancelled."""
+        for changed in self.watch():
+            if not changed.jobs:
+                continue
+            found = [job for job in self.jobs() if job.job_id == job_id]
+            yield from found
+            if not found:
+                return
+
     def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
         """The job that frees what a deleted node held, each time that it went on; ends when it is done."""
         for changed in self.watch():

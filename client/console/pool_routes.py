@@ -55,6 +55,18 @@ async def list_jobs(parts: In) -> Response:
 
 
 @router.post(
+    "/jobs/{kind}",
+    response_model=model_of(pb.Job),
+    responses=refusals(409),
+    tags=["jobs"],
+    summary="Start a job",
+)
+async def start_job(parts: In, kind: Annotated[str, Path(description="`scrub`, `rebalance`...")]) -> Response:
+    """Begins everything that there is to do of a kind, or finds the job that goes on."""
+    return JSONResponse(data_of(await parts.coordinator.call("StartJob", pb.JobStart(kind=kind))))
+
+
+@router.post(
     "/jobs/{id}/{action}",
     response_model=model_of(pb.Job),
     responses=refusals(404, 409),

@@ -180,6 +180,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         found.state = "paused" if request.action == "pause" else "waiting"
         return found
 
+    def StartJob(self, request: pb.JobStart, context: grpc.ServicerContext) -> pb.Job:
+        self.calls.append(request)
+        if request.kind != "scrub":
+            self._refuse(context, InvalidArgument(f"'{request.kind}' is no job that can be started"))
+        started = pb.Job(job_id=8, kind="scrub", state="waiting", subject="all shards", total_bytes=1 << 30)
+        self.status.jobs.append(started)
+        return started
+
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Changed]:
         yield pb.Changed(tree=True, nodes=True, jobs=True, schedules=True, figures=pb.Figures())
         for happen in self.happenings:

@@ -40,6 +40,7 @@ EXAMPLES: dict[tuple[str, str], tuple[str, Any]] = {
     ("get", "/status"): ("/status", None),
     ("get", "/nodes"): ("/nodes", None),
     ("get", "/jobs"): ("/jobs", None),
+    ("post", "/jobs/{kind}"): ("/jobs/scrub", None),
     ("post", "/jobs/{id}/{action}"): ("/jobs/7/pause", None),
     ("post", "/volumes/{name}/rename"): ("/volumes/photos@mon/rename", {"new_name": "photos@tue"}),
     ("delete", "/volumes/{name}"): ("/volumes/try-it?confirm=try-it", None),
@@ -166,6 +167,7 @@ async def test_refusals_of_the_coordinator_keep_their_class_and_line(console: Si
     )
     assert refused(await console.get("/volumes/none"), 404, "not_found") == "no volume 'none'"
     refused(await console.change("POST", "/volumes", {"name": "UPPER"}), 400, "invalid")
+    refused(await console.change("POST", "/jobs/nonsense"), 400, "invalid")
     refused(await console.change("POST", "/jobs/8/pause"), 404, "not_found")
     refused(await console.change("POST", "/jobs/7/cancel"), 403, "not_allowed")
     refused(await console.get("/diff?before=none&after=photos"), 404, "not_found")
