@@ -354,6 +354,7 @@ async def test_a_cancelled_scrub_and_a_new_one_between_two_looks() -> None:
     await settle()
     await rig.look()
     assert rig.progress(1) == ScrubRow(rig.progress(1).job_id), "what the old one says counts nothing"
+    assert rig.shown().done == 0
     assert rig.nodes[1].scrub_order().after_segment == 0
     await end(rig)
 
