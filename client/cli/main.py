@@ -78,6 +78,7 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    job_commands.rebalance,
     scrub_commands.scrub,
     console_commands.console,
 ):

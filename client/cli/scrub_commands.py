@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from redfs.client.cli import output
-from redfs.client.cli.job_commands import left_text, progress_text, rate_text
+from redfs.client.cli.job_commands import wait_for_job
 from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Unavailable
 
 if TYPE_CHECKING:
-    from redfs.client.api import Pool
     from redfs.proto.gen import cluster_pb2 as pb
 
 
@@ -45,20 +43,8 @@ def scrub(wait: bool) -> None:
             said = f"Scrubbing: job {job.job_id}, see `redfs jobs`"
             chosen.emit(output.message_data(job), lambda: click.echo(said))
             return
-        _wait_for(pool, job)
+        wait_for_job(pool, job, "Scrubbing")
         result = pool.status().scrub
     if result.ended_ns == before_ns:
         raise Unavailable("the scrub was cancelled before its end: run it again")
     chosen.emit(output.message_data(result), lambda: click.echo(last_scrub_text(result)))
-
-
-def _wait_for(pool: Pool, job: pb.Job) -> None:
-    if not sys.stderr.isatty():
-        for _ in pool.follow_job(job.job_id):
-            pass
-        return
-    with output.console(stderr=True).status("Scrubbing") as line:
-        for found in pool.follow_job(job.job_id):
-            left = left_text(found)
-            parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
-            line.update(f"Scrubbing: {', '.join(part for part in parts if part)}")

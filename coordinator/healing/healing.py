@@ -41,8 +41,8 @@ from redfs.core.tables import (
     u64_key,
 )
 
-GIVE_ROWS = 256
-"""Segments that one `give` looks at: a few milliseconds of the event loop."""
+GIVE_ROWS = 64
+"""Segments that one `give` reads: a few milliseconds of the event loop."""
 READS_PER_TASK_PLACE = 4
 """A node is read for this many tasks at once for each that it may make: a shard takes k others to make."""
 LEAST_PAUSE_S = 0.5
@@ -164,7 +164,7 @@ class Healing:
         found = self._found = self._survey.found()
         self._survey = None
         self._queue = found.urgent
-        self._book.last = found.redundancy
+        self._book.looked(found.redundancy)
         self._bytes_on = Counter(found.bytes_on)
         self._balance = Balance(self._cluster.facts(), self._bytes_on)
         for given in self._running.values():
@@ -208,13 +208,15 @@ class Healing:
         places = sum(node.takes for node in facts.values()) * limit - self._making.total()
         given: list[Given] = []
         later: list[int] = []
-        looked = 0
-        for looked, segment_id in enumerate(self._queue):
+        looked = upto = 0
+        for segment_id in self._queue:
             if looked >= GIVE_ROWS or len(given) >= places:
                 break
+            upto += 1
             if segment_id in self._running:
                 later.append(segment_id)
                 continue
+            looked += 1
             task = self._task(kv, segment_id, facts, wanted)
             if task is Blocked.BUSY:
                 later.append(segment_id)
@@ -223,9 +225,7 @@ class Healing:
                 later.append(segment_id)
                 self._begin(task)
                 given.append(task)
-        else:
-            looked = len(self._queue)
-        self._queue = later + self._queue[looked:]
+        self._queue = later + self._queue[upto:]
         return given
 
     def _begin(self, given: Given) -> None:

@@ -10,7 +10,7 @@ from tests.client.cli.fake_coordinator import BORN_NS, FakeCoordinator
 
 def test_a_scrub_is_started_and_goes_on_in_the_background(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
     done = redfs("scrub")
-    assert (done.code, done.out) == (0, "Scrubbing: job 8, see `redfs jobs`\n")
+    assert (done.code, done.out) == (0, "Scrubbing: job 20, see `redfs jobs`\n")
     assert coordinator.calls == [pb.JobStart(kind="scrub")]
     assert redfs("scrub", "--json").json()["kind"] == "scrub"
 

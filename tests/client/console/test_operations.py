@@ -40,8 +40,9 @@ EXAMPLES: dict[tuple[str, str], tuple[str, Any]] = {
     ("get", "/status"): ("/status", None),
     ("get", "/nodes"): ("/nodes", None),
     ("get", "/jobs"): ("/jobs", None),
-    ("post", "/jobs/{kind}"): ("/jobs/scrub", None),
     ("post", "/jobs/{id}/{action}"): ("/jobs/7/pause", None),
+    ("post", "/jobs"): ("/jobs", {"kind": "rebalance"}),
+    ("post", "/nodes/{id}/{action}"): ("/nodes/1/remove?confirm=1", None),
     ("post", "/volumes/{name}/rename"): ("/volumes/photos@mon/rename", {"new_name": "photos@tue"}),
     ("delete", "/volumes/{name}"): ("/volumes/try-it?confirm=try-it", None),
 }
@@ -57,6 +58,10 @@ WRONG: list[tuple[str, str, Any]] = [
     ("PATCH", "/volumes/a", {"kind": "live"}),
     ("PUT", "/volumes/a/schedules/b", {"every_s": 0, "keep": 1}),
     ("POST", "/jobs/7/explode", None),
+    ("POST", "/jobs", {"kind": ""}),
+    ("POST", "/nodes/1/explode", None),
+    ("POST", "/nodes/1/remove", None),
+    ("POST", "/nodes/1/remove?confirm=2", None),
     ("POST", "/jobs/x/pause", None),
     ("POST", "/freed", {"names": ["a"] * 1001}),
     ("POST", "/copies", {"source": "a", "source_path": "/100%", "target": "b", "target_path": "/"}),
@@ -142,6 +147,8 @@ async def test_what_reaches_the_coordinator(console: Site, coordinator: ConsoleC
     assert asked["VolumeDelete"] == pb.VolumeDelete(name="try-it", force=True)
     assert asked["CopyFiles"].source_path == b"/a b/\xff"
     assert asked["JobControl"] == pb.JobControl(job_id=7, action="pause")
+    assert asked["JobStart"] == pb.JobStart(kind="rebalance")
+    assert asked["NodeControl"] == pb.NodeControl(node_id=1, action="remove")
     assert list(asked["FreedRequest"].names) == ["photos", "photos@mon"]
 
 
@@ -167,7 +174,6 @@ async def test_refusals_of_the_coordinator_keep_their_class_and_line(console: Si
     )
     assert refused(await console.get("/volumes/none"), 404, "not_found") == "no volume 'none'"
     refused(await console.change("POST", "/volumes", {"name": "UPPER"}), 400, "invalid")
-    refused(await console.change("POST", "/jobs/nonsense"), 400, "invalid")
     refused(await console.change("POST", "/jobs/8/pause"), 404, "not_found")
     refused(await console.change("POST", "/jobs/7/cancel"), 403, "not_allowed")
     refused(await console.get("/diff?before=none&after=photos"), 404, "not_found")
