@@ -1,8 +1,11 @@
-// Nodes and disks: what is wrong with the pool, then every storage node with its room and its files.
+// Nodes and disks: what is wrong with the pool, what the last scrub found, then every storage node with its room and its
+// files.
 
-import { count, duration, number, percent, size } from "./format.js";
+import * as api from "./api.js";
+import { ago, count, duration, number, percent, size } from "./format.js";
 import { icon } from "./icons.js";
 import { store } from "./store.js";
+import { toast } from "./toasts.js";
 import { h, render } from "./vdom.js";
 
 /** A disk this full is shown as full. */
@@ -45,6 +48,7 @@ export class NodesView {
           { class: "problems", role: "list", "aria-label": "Problems" },
           (status?.problems ?? []).map((problem) => h("div", { key: problem, class: status.health === "failed" ? "failure" : "notice", role: "listitem" }, icon("warning"), problem)),
         ),
+        status && scrubLine(status),
         nodes
           ? nodes.length
             ? h("ul", { class: "node-list" }, nodes.map(nodeCard))
@@ -52,6 +56,27 @@ export class NodesView {
           : h("p", { class: "loading" }, store.errors.nodes?.message ?? "Loading…"),
       ),
     );
+  }
+}
+
+function scrubLine({ scrub, jobs }) {
+  const running = jobs.some((job) => job.kind === "scrub");
+  const found = scrub.bad ? `${count(scrub.bad, "bad one")} found` : "all of them good";
+  const said = scrub.ended_ns ? `Last scrub ${ago(scrub.ended_ns)}: ${count(scrub.shards, "shard")}, ${size(scrub.bytes)}, ${found}` : "Nothing was scrubbed yet";
+  return h(
+    "p",
+    { class: "quiet", "data-scrub": "" },
+    `${said} `,
+    h("button", { type: "button", class: "button tiny", disabled: running, onClick: startScrub }, icon("check"), running ? "Scrubbing" : "Scrub now"),
+  );
+}
+
+async function startScrub() {
+  try {
+    await api.startJob("scrub");
+    await store.refresh("status");
+  } catch (error) {
+    toast(error.message);
   }
 }
 
