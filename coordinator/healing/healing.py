@@ -103,6 +103,8 @@ class Healing:
         self._seen: dict[int, tuple[object, ...]] = {}
         self._ended_s = float("-inf")
         self._given_since = 0
+        self._borne = 0
+        self._borne_s = float("-inf")
 
     # -- states of nodes
 
@@ -113,7 +115,7 @@ class Healing:
         overdue = [n.node_id for n in members if not n.up and n.away_s >= self._config.down_out_s]
         back = [n.node_id for n in facts.values() if n.state == NodeState.LOST and n.up and n.steady and n.compared]
         found: list[Command] = []
-        if overdue and sum(not n.up for n in members) > commands.bearable(kv, len(members)):
+        if overdue and sum(not n.up for n in members) > self._bearable(kv, len(members)):
             self._book.kept_in = tuple(sorted(overdue))
             overdue = []
         else:
@@ -123,6 +125,13 @@ class Healing:
         if back:
             found.append(lambda txn: commands.take_back(txn, back))
         return found
+
+    def _bearable(self, kv: ReadKv, count: int) -> int:
+        """How many of so many nodes may be away at once and still be given up by time alone."""
+        now_s = self._clock.monotonic()
+        if now_s - self._borne_s >= RETRY_S:
+            self._borne, self._borne_s = commands.most_borne(kv), now_s
+        return max(self._borne, int(count * commands.MAX_GIVEN_UP_SHARE))
 
     # -- looking
 
