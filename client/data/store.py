@@ -80,8 +80,8 @@ class _NoOtherNode(Exception):
 
 
 STOCK_AGE_S = 60.0
-"""A segment that was opened ahead and not taken for this long is given back. It names nodes; one of them may be about to
-be emptied and removed, which waits for it."""
+"""A segment that was opened ahead and not taken for this long is given back. It names nodes; one of them may be about
+to be emptied and removed, which waits for it."""
 
 
 class SegmentStock:
@@ -196,12 +196,9 @@ class BlockStore:
         self._cache = cache
         self._config = config or DataConfig()
         self._compress = volume.compression != "none"
-        self._large = SegmentStock(
-            session, volume.volume_id, small=False, target=self._config.large_opens, give_up=self._give_up
-        )
-        self._small = SegmentStock(
-            session, volume.volume_id, small=True, target=self._config.small_opens, give_up=self._give_up
-        )
+        number, back = volume.volume_id, self._give_up
+        self._large = SegmentStock(session, number, small=False, target=self._config.large_opens, give_up=back)
+        self._small = SegmentStock(session, number, small=True, target=self._config.small_opens, give_up=back)
         self._large_slots = asyncio.Semaphore(self._config.segments_in_flight)
         self._small_slots = asyncio.Semaphore(self._config.small_in_flight)
         self._buffers: list[bytearray] = []
