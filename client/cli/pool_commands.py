@@ -10,6 +10,7 @@ import click
 
 from redfs.client.cli import output
 from redfs.client.cli.job_commands import JOB_COLUMNS, job_rows
+from redfs.client.cli.scrub_commands import last_scrub_text
 from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Corrupt, Unavailable
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from redfs.client.local_pool import LocalPool
     from redfs.proto.gen import cluster_pb2 as pb
 
+NODE_STYLES = {"up": "green", "suspect": "yellow", "draining": "yellow", "out": "dim"}
+QUIET_S = 5.0
+"""A node that reports does so every second: when it was seen last is worth saying only beyond this."""
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "failed": "red"}
 data_option = click.option(
     "--data",
@@ -150,6 +154,7 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
     out.print(head)
     for problem in state.problems:
         out.print(Text(f"  {problem}", style=style))
+    out.print(Text(f"  {last_scrub_text(state.scrub)}", style="yellow" if state.scrub.bad else "dim"))
     out.print()
     output.print_table(("SPACE", "SIZE", ""), _space_rows(state), right=("SIZE",), indent=2)
     if nodes:
@@ -200,12 +205,12 @@ def node_rows(nodes: list[pb.Node]) -> list[tuple[str | tuple[str, str], ...]]:
     """The nodes' table, used by `status` and `node ls`."""
     rows: list[tuple[str | tuple[str, str], ...]] = []
     for node in nodes:
-        up_now = node.state == "up"
-        state = node.state if up_now else f"{node.state}, seen {output.duration(node.last_seen_s)} ago"
+        quiet = node.last_seen_s > QUIET_S
+        state = f"{node.state}, seen {output.duration(node.last_seen_s)} ago" if quiet else node.state
         rows.append(
             (
                 str(node.node_id),
-                (state, "green" if up_now else "red"),
+                (state, NODE_STYLES.get(node.state, "red")),
                 output.size(node.used_bytes),
                 output.size(node.free_bytes),
                 output.size(node.capacity_bytes),
