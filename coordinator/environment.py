@@ -101,6 +101,16 @@ class CoordinatorConfig:
     """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
+    clean_interval_s: float = 60.0
+    """How often is looked whether cleaning pays; 0: only when somebody asks for it."""
+    clean_tasks: int = 2
+    """New segments that cleaning has made at one time."""
+    clean_bytes_per_s: int = 64 << 20
+    """Stored bytes that cleaning moves a second, at most: what mounts do goes first."""
+    clean_settle_s: float = 60.0
+    """Cleaning leaves segments alone that are younger: much of what is new is soon deleted or overwritten again."""
+    clean_fill_s: float = 600.0
+    """A packed segment that would not be full waits for more blocks, at most until something in it is this old."""
     map_bytes: int = 256 << 30
     """Address space for the metadata; the file takes only what is used, and this grows by itself."""
 
@@ -121,6 +131,10 @@ class CoordinatorConfig:
             raise InvalidArgument("setting node_down_s must be more than heartbeat_s, or every node seems down")
         if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
             raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
+        if min(self.clean_interval_s, self.clean_settle_s, self.clean_fill_s) < 0:
+            raise InvalidArgument("settings clean_interval_s, clean_settle_s and clean_fill_s cannot be negative")
+        if self.clean_tasks < 1 or self.clean_bytes_per_s < 1:
+            raise InvalidArgument("settings clean_tasks and clean_bytes_per_s must be at least 1")
         if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
             raise InvalidArgument(
                 "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"

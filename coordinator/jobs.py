@@ -30,8 +30,16 @@ from redfs.core.versions.weights import ALIVE, weight_of
 MAX_SHOWN_JOBS = 256
 """Jobs that a status names, in the order of their keys."""
 
-JOB_NAMES = {JobKind.RECLAIM_PIN: "reclaim", JobKind.RECLAIM_HEAD: "reclaim", JobKind.REAP: "reap"}
-CANCELLABLE: frozenset[JobKind] = frozenset()
+JOB_NAMES = {
+    JobKind.RECLAIM_PIN: "reclaim",
+    JobKind.RECLAIM_HEAD: "reclaim",
+    JobKind.REAP: "reap",
+    JobKind.CLEAN: "clean",
+}
+STEPPED: frozenset[JobKind] = frozenset((JobKind.RECLAIM_PIN, JobKind.RECLAIM_HEAD, JobKind.REAP))
+"""Kinds that the state thread does step by step; the others are done by storage nodes (`cleaner.py`)."""
+CLEAN_KEY = job_key(JobKind.CLEAN, 0)
+CANCELLABLE: frozenset[JobKind] = frozenset((JobKind.CLEAN,))
 """Kinds that may end before they are done. What the others free belongs to nobody any more: only they find it again."""
 PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
 
@@ -48,9 +56,13 @@ def add_job(
     if raw is not None:
         txn.kv.put(JOBS, key, encode_job(decode_job(raw)._replace(cursor=b"")))
         return
+    txn.kv.put(JOBS, key, encode_job(next_job_row(txn, subject, total_bytes, volume_id)))
+
+
+def next_job_row(txn: Txn, subject: str, total_bytes: int, volume_id: int = 0) -> JobRow:
+    """The row of a new job."""
     number = txn.next_number(NEXT_JOB_KEY)
-    row = JobRow(number, volume_id, 0, b"", subject, started_ns=txn.now_ns, total_bytes=total_bytes)
-    txn.kv.put(JOBS, key, encode_job(row))
+    return JobRow(number, volume_id, 0, b"", subject, started_ns=txn.now_ns, total_bytes=total_bytes)
 
 
 def bytes_of_head(txn: Txn, lineage: int) -> int:
@@ -65,6 +77,17 @@ def bytes_of_pin(txn: Txn, lineage: int, epoch: int) -> int:
     if not after and not txn.versions.lineage(lineage).has_head:
         weight = weight.plus(weight_of(txn.kv, lineage, before, ALIVE))
     return weight.logical_bytes
+
+
+def worked(txn: Txn, key: bytes, done: int, done_bytes: int) -> None:
+    """Adds to what a job that storage nodes do has done, if it is still there."""
+    raw = txn.kv.get(JOBS, key)
+    if raw is None:
+        return
+    job = decode_job(raw)
+    after = job._replace(done=job.done + done, done_bytes=job.done_bytes + done_bytes)
+    txn.kv.put(JOBS, key, encode_job(after))
+    txn.after_commit.append(lambda: txn.env.progress.stepped(job.job_id, job.done_bytes, after.done_bytes))
 
 
 def end_job(txn: Txn, key: bytes, row: JobRow) -> None:
@@ -87,10 +110,10 @@ def all_jobs(kv: ReadKv) -> Iterator[tuple[bytes, JobRow]]:
 
 
 def next_job(kv: ReadKv, after: bytes) -> bytes | None:
-    """The key of the next job that is not paused, around the end back to the first."""
+    """The key of the next job for the state thread that is not paused, around the end back to the first."""
     for start, end in ((after, b"\xff"), (b"", after)):
         for key, raw in kv.scan(JOBS, start, end):
-            if not is_paused_job(raw):
+            if split_job_key(key)[0] in STEPPED and not is_paused_job(raw):
                 return key
     return None
 
