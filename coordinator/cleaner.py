@@ -227,8 +227,8 @@ class Cleaner:
         up = self._coordinator.cluster.up()
         while self._plans:
             plan = self._plans.pop(0)
-            prepared, unreadable = prepare(kv, plan, up)
-            self._rest(unreadable)
+            prepared, useless = prepare(kv, plan, up)
+            self._rest(useless)
             if prepared is not None:
                 self._busy.update(source.segment_id for source in plan.sources)
                 return Chosen(plan, prepared)
@@ -238,8 +238,9 @@ class Cleaner:
         """A packing is over; `failed` names sources that are to rest. Those that worked need no longer rest."""
         for source in chosen.plan.sources:
             self._busy.discard(source.segment_id)
-            if not failed:
-                self._resting.pop(source.segment_id, None)
+        if not failed:
+            for segment_id, _ in chosen.prepared.sources:
+                self._resting.pop(segment_id, None)
         self._rest(failed)
 
     def _rest(self, segment_ids: Sequence[int]) -> None:

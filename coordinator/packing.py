@@ -117,28 +117,34 @@ class Packed(NamedTuple):
 
 
 def prepare(kv: ReadKv, plan: Plan, up: Collection[int]) -> tuple[Prepared | None, list[int]]:
-    """The blocks to move, and the sources that cannot be read now. None where nothing is left to move.
+    """The blocks to move, and sources that are of no use now: they cannot be read, or do not pay after all.
 
     A source is taken whole or not at all, but for one with more blocks than a command moves: that loses some each time.
+    None where nothing is left to move.
     """
     moves: list[Move] = []
     sources: list[tuple[int, SegmentRow]] = []
     unusable: list[BadSource] = []
-    unreadable: list[int] = []
-    payload_bytes = 0
+    useless: list[int] = []
+    payload_bytes = freed_bytes = 0
+    pays = False
     for source in plan.sources:
         row = _still_there(kv, source, plan.domain)
         if row is None:
             continue
         bad = _bad_shards(kv, source.segment_id, row, up)
         if row.layout.width - len(bad) < row.layout.k:
-            unreadable.append(source.segment_id)
+            useless.append(source.segment_id)
             continue
         blocks = segment_blocks(kv, source.segment_id)
-        if not moves:
-            blocks = _first(blocks)
+        if len(blocks) > MAX_BLOCKS and not moves:
+            blocks = blocks[:MAX_BLOCKS]
+            pays = True
+        else:
+            freed_bytes += disk_bytes(row.layout, row.shard_bytes)
         stored_bytes = sum(block.stored_bytes for _, block in blocks)
         if len(moves) + len(blocks) > MAX_BLOCKS or payload_bytes + stored_bytes > MAX_PAYLOAD_BYTES:
+            freed_bytes -= disk_bytes(row.layout, row.shard_bytes)
             continue
         for block_id, block in blocks:
             moves.append(
@@ -147,16 +153,15 @@ def prepare(kv: ReadKv, plan: Plan, up: Collection[int]) -> tuple[Prepared | Non
             payload_bytes += block.stored_bytes
         sources.append((source.segment_id, row))
         unusable += bad
+        pays = pays or row.layout.m < plan.layout.m
     if not moves:
-        return None, unreadable
+        return None, useless
     shard_bytes = plan_layout(payload_bytes, *plan.layout).shard_bytes
+    if not pays and freed_bytes <= disk_bytes(plan.layout, shard_bytes):
+        # What was left out, because it is too much for one command or cannot be read, was what made it pay.
+        return None, [source.segment_id for source in plan.sources]
     prepared = Prepared(plan.domain, plan.layout, shard_bytes, tuple(moves), tuple(sources), tuple(unusable))
-    return prepared, unreadable
-
-
-def _first(blocks: list[tuple[int, BlockRow]]) -> list[tuple[int, BlockRow]]:
-    """As many blocks as one command moves."""
-    return blocks[:MAX_BLOCKS]
+    return prepared, useless
 
 
 def _still_there(kv: ReadKv, source: Source, domain: Domain) -> SegmentRow | None:
