@@ -137,14 +137,11 @@ def prepare(kv: ReadKv, plan: Plan, up: Collection[int]) -> tuple[Prepared | Non
             useless.append(source.segment_id)
             continue
         blocks = segment_blocks(kv, source.segment_id)
-        if len(blocks) > MAX_BLOCKS and not moves:
+        is_whole = len(blocks) <= MAX_BLOCKS or bool(moves)
+        if not is_whole:
             blocks = blocks[:MAX_BLOCKS]
-            pays = True
-        else:
-            freed_bytes += disk_bytes(row.layout, row.shard_bytes)
         stored_bytes = sum(block.stored_bytes for _, block in blocks)
         if len(moves) + len(blocks) > MAX_BLOCKS or payload_bytes + stored_bytes > MAX_PAYLOAD_BYTES:
-            freed_bytes -= disk_bytes(row.layout, row.shard_bytes)
             continue
         for block_id, block in blocks:
             moves.append(
@@ -153,7 +150,8 @@ def prepare(kv: ReadKv, plan: Plan, up: Collection[int]) -> tuple[Prepared | Non
             payload_bytes += block.stored_bytes
         sources.append((source.segment_id, row))
         unusable += bad
-        pays = pays or row.layout.m < plan.layout.m
+        freed_bytes += disk_bytes(row.layout, row.shard_bytes) if is_whole else 0
+        pays = pays or not is_whole or row.layout.m < plan.layout.m
     if not moves:
         return None, useless
     shard_bytes = plan_layout(payload_bytes, *plan.layout).shard_bytes
