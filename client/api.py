@@ -278,6 +278,20 @@ class Pool:
         """
         return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
 
+    def start_job(self, kind: str) -> pb.Job:
+        """Does all that there is to do of a kind, now: `clean`. Where that job is under way already, it is that one."""
+        return self._call("StartJob", pb.Job, pb.JobStart(kind=kind))
+
+    def follow_job(self, job: pb.Job) -> Iterator[pb.Job]:
+        """The job each time that it went on; ends when it is done, or was cancelled."""
+        for changed in self.watch():
+            if not changed.jobs:
+                continue
+            found = [one for one in self.jobs() if one.job_id == job.job_id]
+            if not found:
+                return
+            yield from found
+
     def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
         """The job that frees what a deleted node held, each time that it went on; ends when it is done."""
         for changed in self.watch():

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from redfs.coordinator import convert, nodes
+from redfs.coordinator.clean_job import ASKED_FOR, begin_by_itself, clean_job, expect, finish
 from redfs.coordinator.coordinator import Coordinator
-from redfs.coordinator.jobs import CLEAN_KEY, end_job, next_job_row
 from redfs.coordinator.node_tasks import failure_in
 from redfs.coordinator.packing import (
     Pack,
@@ -58,14 +58,11 @@ from redfs.core.kv import ReadKv
 from redfs.core.policy import Layout
 from redfs.core.tables import (
     ALL_U64,
-    JOBS,
     SEGMENTS,
     Domain,
     JobRow,
-    decode_job,
     decode_segment,
     decode_u64,
-    encode_job,
     u64_key,
 )
 from redfs.proto.gen import cluster_pb2 as pb
@@ -83,45 +80,8 @@ PACK_DEADLINE_S = 120.0
 """For a node to read 8 MiB from others and to write as much."""
 LOOK_SHARE = 20
 """Looking takes at most every so many-th second of a reader thread, however large the pool is."""
-ASKED_FOR = b"all"
-"""Cursor of a job that somebody asked for: everything that pays, now. One that began by itself has none."""
-SUBJECT = "segments"
 
 log = logging.getLogger(__name__)
-
-
-# ---------------------------------------------------------------- the job's row
-
-
-def begin_cleaning(txn: Txn, asked_for: bool, total_bytes: int = 0) -> tuple[bytes, JobRow]:
-    """The job: a new one, or the one that there is, which then does all that is asked for. A paused one stays so."""
-    row = clean_job(txn.kv)
-    if row is None:
-        row = next_job_row(txn, SUBJECT, total_bytes)
-    if asked_for:
-        row = row._replace(cursor=ASKED_FOR)
-    txn.kv.put(JOBS, CLEAN_KEY, encode_job(row))
-    return CLEAN_KEY, row
-
-
-def clean_job(kv: ReadKv) -> JobRow | None:
-    """The job's row, where there is one."""
-    raw = kv.get(JOBS, CLEAN_KEY)
-    return None if raw is None else decode_job(raw)
-
-
-def _expect(txn: Txn, job_id: int, more_bytes: int) -> None:
-    """Says how much will be freed, as far as plans tell."""
-    row = clean_job(txn.kv)
-    if row is not None and row.job_id == job_id:
-        txn.kv.put(JOBS, CLEAN_KEY, encode_job(row._replace(total_bytes=row.done_bytes + more_bytes)))
-
-
-def finish_cleaning(txn: Txn, looked: JobRow) -> None:
-    """Ends the job, unless more was asked for since that row was read."""
-    row = clean_job(txn.kv)
-    if row is not None and (row.job_id, row.cursor) == (looked.job_id, looked.cursor):
-        end_job(txn, CLEAN_KEY, row)
 
 
 # ---------------------------------------------------------------- deciding
@@ -352,7 +312,7 @@ class Cleaning:
             if chosen is None:
                 if not self._packs and await self._is_done(job):
                     self._next_look_s = self._clock.monotonic() + self._config.clean_interval_s
-                    await self._shell.run(lambda txn: finish_cleaning(txn, job))
+                    await self._shell.run(lambda txn: finish(txn, job))
                 return
             self._begin(chosen)
 
@@ -378,7 +338,7 @@ class Cleaning:
         self._next_look_s = now_s + max(self._config.clean_interval_s, LOOK_SHARE * took_s)
         if self.cleaner.has_plans:
             expected = self.cleaner.expected_bytes
-            _, row = await self._shell.run(lambda txn: begin_cleaning(txn, False, expected))
+            row = await self._shell.run(lambda txn: begin_by_itself(txn, expected))
             self._job_id, self._cursor = row.job_id, row.cursor
             self._woken.set()
 
@@ -404,7 +364,7 @@ class Cleaning:
         await self._survey(self.cleaner.thresholds(job))
         if self.cleaner.has_plans:
             expected = self.cleaner.expected_bytes
-            await self._shell.run(lambda txn: _expect(txn, job.job_id, expected))
+            await self._shell.run(lambda txn: expect(txn, job.job_id, expected))
         self._woken.set()
         return self.cleaner.is_exhausted
 
@@ -474,8 +434,3 @@ def report_bad(txn: Txn, pack: Pack, bad: Sequence[pb.BadShard]) -> None:
         row, now = told.get(shard.segment_id), txn.segment(shard.segment_id)
         if row is not None and now is not None and shard.shard < len(row.nodes) and now.nodes == row.nodes:
             nodes.report_damage(txn, shard.segment_id, shard.shard, shard.reason)
-
-
-def start_cleaning(txn: Txn) -> tuple[bytes, JobRow]:
-    """Somebody asks for it: all there is to do, now."""
-    return begin_cleaning(txn, True)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvloop
 
+from redfs.coordinator.cleaner import Cleaning
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
 from redfs.coordinator.identity import DataFolder, publish
@@ -114,9 +115,10 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
     ticker = asyncio.create_task(_tick(shell), name="ticker")
     scheduling = asyncio.create_task(scheduler_of(shell).run_for_ever(), name="scheduler")
+    cleaning = asyncio.create_task(Cleaning(shell).run_for_ever(), name="cleaning")
     await stop.wait()
     log.info("stopping")
-    await cancel_and_wait([ticker, scheduling])
+    await cancel_and_wait([ticker, scheduling, cleaning])
     shell.watchers.close()
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)

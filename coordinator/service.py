@@ -20,6 +20,7 @@ from redfs.coordinator import check, convert, jobs, requests, schedules, session
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
+from redfs.coordinator.job_starts import start_job
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.returning import Returning
 from redfs.coordinator.rolling_back import RollingBack
@@ -279,6 +280,10 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
     async def ControlJob(self, request: pb.JobControl, context: Any) -> pb.Job:  # noqa: N802
         work = self._shell.run(lambda txn: jobs.control_job(txn, request.job_id, request.action))
         key, row = await _answer(context, work)
+        return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
+
+    async def StartJob(self, request: pb.JobStart, context: Any) -> pb.Job:  # noqa: N802
+        key, row = await _answer(context, self._shell.run(lambda txn: start_job(txn, request.kind)))
         return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802

@@ -19,6 +19,7 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
+    clean_commands,
     console_commands,
     copy_commands,
     diff_commands,
@@ -77,6 +78,7 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    clean_commands.clean,
     console_commands.console,
 ):
     redfs.add_command(command)

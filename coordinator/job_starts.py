@@ -1,0 +1,23 @@
+"""Jobs that people start (`StartJob`): one command for each kind. Who adds a kind enters it in STARTS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from redfs.coordinator.clean_job import start_cleaning
+from redfs.coordinator.txn import Txn
+from redfs.core.errors import InvalidArgument
+from redfs.core.tables import JobRow
+
+Start = Callable[[Txn], tuple[bytes, JobRow]]
+"""Makes the job, or finds the one that is there; its key and row. Safe to repeat."""
+
+STARTS: dict[str, Start] = {"clean": start_cleaning}
+
+
+def start_job(txn: Txn, kind: str) -> tuple[bytes, JobRow]:
+    """Starts everything that there is to do of a kind. InvalidArgument, and what the kind itself raises."""
+    start = STARTS.get(kind)
+    if start is None:
+        raise InvalidArgument(f"{kind!r} is no job that can be started: use {', '.join(sorted(STARTS))}")
+    return start(txn)
