@@ -99,6 +99,10 @@ class CoordinatorConfig:
     """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
     schedule_min_s: float = 60.0
     """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
+    scrub_interval_s: float = 14 * 86400.0
+    """From the beginning of one scrub to the next; 0: only when somebody asks for one."""
+    scrub_bytes_per_s: int = 32 << 20
+    """At most so much is read for a scrub on each node; 0: no limit but the clients that come first."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
     clean_interval_s: float = 60.0
@@ -135,6 +139,10 @@ class CoordinatorConfig:
             raise InvalidArgument("settings clean_interval_s, clean_settle_s and clean_fill_s cannot be negative")
         if self.clean_tasks < 1 or self.clean_bytes_per_s < 1:
             raise InvalidArgument("settings clean_tasks and clean_bytes_per_s must be at least 1")
+        if self.scrub_interval_s < 0 or not (self.scrub_bytes_per_s == 0 or self.scrub_bytes_per_s >= 1 << 16):
+            raise InvalidArgument(
+                "setting scrub_interval_s cannot be negative, scrub_bytes_per_s is 0 or at least 65536"
+            )
         if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
             raise InvalidArgument(
                 "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"

@@ -34,13 +34,14 @@ JOB_NAMES = {
     JobKind.RECLAIM_PIN: "reclaim",
     JobKind.RECLAIM_HEAD: "reclaim",
     JobKind.REAP: "reap",
+    JobKind.SCRUB: "scrub",
     JobKind.CLEAN: "clean",
 }
-STEPPED: frozenset[JobKind] = frozenset((JobKind.RECLAIM_PIN, JobKind.RECLAIM_HEAD, JobKind.REAP))
-"""Kinds that the state thread does step by step; the others are done by storage nodes (`cleaner.py`)."""
 CLEAN_KEY = job_key(JobKind.CLEAN, 0)
-CANCELLABLE: frozenset[JobKind] = frozenset((JobKind.CLEAN,))
+CANCELLABLE = frozenset((JobKind.SCRUB, JobKind.CLEAN))
 """Kinds that may end before they are done. What the others free belongs to nobody any more: only they find it again."""
+_FIRST_ON_SHARDS = bytes([JobKind.REAP + 1])
+"""Keys from here on are of jobs that work on shards: nodes do their steps."""
 PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
 
 
@@ -110,10 +111,10 @@ def all_jobs(kv: ReadKv) -> Iterator[tuple[bytes, JobRow]]:
 
 
 def next_job(kv: ReadKv, after: bytes) -> bytes | None:
-    """The key of the next job for the state thread that is not paused, around the end back to the first."""
-    for start, end in ((after, b"\xff"), (b"", after)):
+    """The key of the next job on the tables that is not paused, around the end back to the first."""
+    for start, end in ((after, _FIRST_ON_SHARDS), (b"", after)):
         for key, raw in kv.scan(JOBS, start, end):
-            if split_job_key(key)[0] in STEPPED and not is_paused_job(raw):
+            if not is_paused_job(raw):
                 return key
     return None
 

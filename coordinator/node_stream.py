@@ -139,6 +139,8 @@ class NodeStream:
                 await self._pages.put(_Page(page.inventory_id, unpack_held_shards(page.packed), page.last))
             elif body == "task_done":
                 self._shell.node_tasks.done(self._node_id, report.task_done)
+            elif body == "scrubbed":
+                self._shell.node_tasks.scrubbed(self._node_id, report.scrubbed)
             else:
                 log.warning("node %d sent something that is not known here: %s", self._node_id, body)
 

@@ -251,6 +251,15 @@ def report_damage(txn: Txn, segment: int, shard: int, reason: str) -> bool:
     return True
 
 
+def report_bad(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> bool:
+    """A storage node found another's (or its own) shard bad. False where the shard does not lie there any more."""
+    row = txn.segment(segment)
+    if row is None or not 0 <= shard < len(row.nodes) or row.nodes[shard] != node_id:
+        return False
+    _remember_damage(txn, node_id, segment, shard, reason, missing=missing)
+    return True
+
+
 def _remember_damage(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> None:
     key = shard_key(segment, shard)
     if txn.kv.get(DAMAGE, key) is not None:

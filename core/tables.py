@@ -63,10 +63,13 @@ JOBS = "jobs"
 """job kind, two numbers that name its object -> JobRow."""
 SCHEDULES = "schedules"
 """volume id, label -> ScheduleRow."""
+SCRUBS = "scrubs"
+"""node id -> ScrubRow: how far the scrub that goes on is there."""
 
 TABLES = (
     META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, MOVED, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
     OPERATIONS, ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
+    SCRUBS,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -84,6 +87,10 @@ NEXT_SESSION_KEY = b"next_session"
 NEXT_NODE_KEY = b"next_node"
 NEXT_JOB_KEY = b"next_job"
 NEXT_SCHEDULE_KEY = b"next_schedule"
+LAST_SCRUB_KEY = b"last_scrub"
+"""LastScrubRow; none: no scrub has come to its end yet."""
+SCRUB_DUE_KEY = b"scrub_due"
+"""When the next scrub begins by itself, i64 ns since 1970."""
 
 MAX_SEGMENT_PAYLOAD_BYTES = 8 << 20
 FINGERPRINT_BYTES = 32
@@ -587,6 +594,8 @@ class JobKind(IntEnum):
     """Versions that only a dropped head saw: lineage, 0."""
     REAP = 3
     """Orphans of a live volume: volume id, 0."""
+    SCRUB = 8
+    """Every shard on every node read and checked: 0, 0. The steps are the nodes' (`scrub.py`)."""
     CLEAN = 9
     """Blocks packed into full segments: 0, 0."""
 
@@ -723,3 +732,54 @@ def encode_stats(row: StatsRow) -> bytes:
 def decode_stats(data: bytes) -> StatsRow:
     _check_version("stats", data)
     return StatsRow._make(_STATS.unpack(data)[1:])
+
+
+# ---------------------------------------------------------------- scrubs
+
+
+class ScrubRow(NamedTuple):
+    """How far a scrub is on one node."""
+
+    job_id: int
+    """The scrub's; a row of another one counts nothing."""
+    upto_segment: int = 0
+    """All shards of segments up to this one were checked."""
+    shards: int = 0
+    bytes: int = 0
+    bad: int = 0
+    done: bool = False
+
+
+_SCRUB = struct.Struct(">BQQQQQB")
+
+
+def encode_scrub(row: ScrubRow) -> bytes:
+    return _SCRUB.pack(ROW_VERSION, *row)
+
+
+def decode_scrub(data: bytes) -> ScrubRow:
+    _check_version("scrub", data)
+    _, job_id, upto, shards, size, bad, done = _SCRUB.unpack(data)
+    return ScrubRow(job_id, upto, shards, size, bad, bool(done))
+
+
+class LastScrubRow(NamedTuple):
+    """What the last whole scrub found."""
+
+    ended_ns: int = 0
+    shards: int = 0
+    bytes: int = 0
+    bad: int = 0
+    """Damaged and missing ones."""
+
+
+_LAST_SCRUB = struct.Struct(">BqQQQ")
+
+
+def encode_last_scrub(row: LastScrubRow) -> bytes:
+    return _LAST_SCRUB.pack(ROW_VERSION, *row)
+
+
+def decode_last_scrub(data: bytes) -> LastScrubRow:
+    _check_version("last scrub", data)
+    return LastScrubRow(*_LAST_SCRUB.unpack(data)[1:])
