@@ -28,7 +28,7 @@ def clean(wait: bool) -> None:
 
     def human() -> None:
         if wait:
-            click.echo(f"Cleaned: {output.count(job.done, 'segment')} packed, {output.size(job.done_bytes)} freed")
+            click.echo("Cleaned: nothing is left that pays to pack")
         else:
             click.echo(f"Cleaning as job {job.job_id}: `redfs jobs` tells how far it is")
 
@@ -36,7 +36,7 @@ def clean(wait: bool) -> None:
 
 
 def _wait(pool: Pool, job: pb.Job) -> pb.Job:
-    """Returns the job as it was last seen, when it has ended. On a terminal a line shows how far it is."""
+    """Returns the job as it was seen last, when it has ended. On a terminal a line shows how far it is."""
     seen = job
     if not sys.stderr.isatty():
         for seen in pool.follow_job(job):  # noqa: B007 - the last one counts

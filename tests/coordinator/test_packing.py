@@ -27,6 +27,7 @@ from redfs.core.tables import (
     StatsRow,
     decode_segment,
     encode_segment,
+    pair_key,
     split_doomed_key,
     u64_key,
 )
@@ -428,3 +429,14 @@ def test_a_death_at_any_commit_point_of_cleaning_loses_and_leaks_nothing(point: 
     pool.delete("v")
     pool.run_jobs()
     assert pool.totals() == StatsRow()
+
+
+def test_a_check_finds_blocks_that_are_not_listed_where_they_lie(pool: Pool, client: Client) -> None:
+    (pack,) = pool.clean()
+    (first, second, _) = [block for block, _ in blocks_in(pool, pack.target)]
+    pool.coordinator.execute(lambda txn: txn.kv.delete(MOVED, pair_key(pack.target, first)))
+    pool.coordinator.execute(lambda txn: txn.kv.put(MOVED, pair_key(pack.target + 1, second), b""))
+    assert pool.problems() == [
+        f"block {first:#x} has moved to segment {pack.target:#x} and is not listed there",
+        f"block {second:#x} is listed as moved to segment {pack.target + 1:#x} and is not there",
+    ]

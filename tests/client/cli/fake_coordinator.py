@@ -180,6 +180,14 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         found.state = "paused" if request.action == "pause" else "waiting"
         return found
 
+    def StartJob(self, request: pb.JobStart, context: grpc.ServicerContext) -> pb.Job:
+        self.calls.append(request)
+        job = next((job for job in self.status.jobs if job.kind == request.kind), None)
+        if job is None:
+            job = pb.Job(job_id=len(self.calls), kind=request.kind, state="waiting", subject="segments", left_s=-1)
+            self.status.jobs.append(job)
+        return job
+
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Changed]:
         yield pb.Changed(tree=True, nodes=True, jobs=True, schedules=True, figures=pb.Figures())
         for happen in self.happenings:
