@@ -6,11 +6,11 @@ waits. What it does is in `cleaner.py`.
 
 from __future__ import annotations
 
-from redfs.coordinator.jobs import CLEAN_KEY, end_job, next_job_row
+from redfs.coordinator.jobs import CLEAN_KEY, end_job, ensure_job
 from redfs.coordinator.txn import Txn
 from redfs.core.errors import Busy
 from redfs.core.kv import ReadKv
-from redfs.core.tables import JOBS, JobRow, decode_job, encode_job
+from redfs.core.tables import JOBS, JobKind, JobRow, decode_job, encode_job
 
 ASKED_FOR = b"all"
 """Cursor of a job that somebody asked for. One that began by itself has none."""
@@ -25,21 +25,17 @@ def clean_job(kv: ReadKv) -> JobRow | None:
 
 def start_cleaning(txn: Txn) -> tuple[bytes, JobRow]:
     """Somebody asks for all that there is to do, now. Busy where the job is paused. Safe to repeat."""
-    row = clean_job(txn.kv)
-    if row is not None and row.paused:
+    key, row = ensure_job(txn, JobKind.CLEAN, 0, SUBJECT)
+    if row.paused:
         raise Busy(f"cleaning is under way and paused: `redfs job resume {row.job_id}` lets it go on")
-    row = (row or next_job_row(txn, SUBJECT, 0))._replace(cursor=ASKED_FOR)
-    txn.kv.put(JOBS, CLEAN_KEY, encode_job(row))
-    return CLEAN_KEY, row
+    row = row._replace(cursor=ASKED_FOR)
+    txn.kv.put(JOBS, key, encode_job(row))
+    return key, row
 
 
 def begin_by_itself(txn: Txn, total_bytes: int) -> JobRow:
     """A look found that it pays; one that is there stays as it is."""
-    row = clean_job(txn.kv)
-    if row is None:
-        row = next_job_row(txn, SUBJECT, total_bytes)
-        txn.kv.put(JOBS, CLEAN_KEY, encode_job(row))
-    return row
+    return ensure_job(txn, JobKind.CLEAN, 0, SUBJECT, total_bytes)[1]
 
 
 def expect(txn: Txn, job_id: int, more_bytes: int) -> None:

@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from redfs.coordinator import convert, nodes
 from redfs.coordinator.clean_job import ASKED_FOR, begin_by_itself, clean_job, expect, finish
+from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.coordinator import Coordinator
 from redfs.coordinator.node_tasks import failure_in
 from redfs.coordinator.packing import (
@@ -35,7 +36,6 @@ from redfs.coordinator.packing import (
     Prepared,
     abort_packs,
     commit_pack,
-    in_service,
     open_target,
     prepare,
     writable,
@@ -141,7 +141,7 @@ class Cleaner:
             self._turn_was_barren = True
         cluster = self._coordinator.cluster
         now_ns, now_s = self._clock.time_ns(), self._clock.monotonic()
-        known, usable = in_service(cluster), len(writable(cluster))
+        known, usable = cluster.known(), len(writable(cluster))
         layouts: dict[Domain, Layout | None] = {}
         held = sum(map(len, self._found.values()))
         at_end = True
@@ -213,7 +213,7 @@ class Cleaner:
             self._resting.popitem(last=False)
 
 
-def task_of(pack: Pack, addresses: dict[int, str]) -> pb.PackBlocks:
+def task_of(pack: Pack, cluster: Cluster) -> pb.PackBlocks:
     """What the node is asked to do."""
     prepared = pack.prepared
     involved = {*pack.nodes, *(node for _, row in prepared.sources for node in row.nodes)}
@@ -235,7 +235,7 @@ def task_of(pack: Pack, addresses: dict[int, str]) -> pb.PackBlocks:
             for move in prepared.moves
         ],
         sources=[convert.to_segment(segment_id, row) for segment_id, row in prepared.sources],
-        addresses=[pb.NodeAddress(node_id=n, address=addresses[n]) for n in sorted(involved) if n in addresses],
+        addresses=[pb.NodeAddress(node_id=n, address=address) for n, address in cluster.addresses(sorted(involved))],
         unusable=[
             pb.BadShard(segment_id=bad.segment_id, shard=bad.shard, reason=bad.reason, missing=bad.missing)
             for bad in prepared.unusable
@@ -399,11 +399,10 @@ class Cleaning:
 
     async def _ask(self, pack: Pack) -> pb.TaskDone:
         now_s = self._clock.monotonic()
-        addresses = {node.node_id: node.row.address for node in self._coordinator.cluster.view()}
         tasks = self._shell.node_tasks
         node = min(pack.nodes, key=lambda n: (self._failed_nodes.get(n, 0.0) > now_s, tasks.under_way(n)))
         try:
-            return await tasks.run(node, task_of(pack, addresses), PACK_DEADLINE_S)
+            return await tasks.run(node, task_of(pack, self._coordinator.cluster), PACK_DEADLINE_S)
         except Unavailable:
             self._failed_nodes[node] = self._clock.monotonic() + REST_S
             raise
@@ -431,6 +430,7 @@ def report_bad(txn: Txn, pack: Pack, bad: Sequence[pb.BadShard]) -> None:
     """Notes shards that a node found damaged or missing, where they still lie where it was told that they do."""
     told = dict(pack.prepared.sources)
     for shard in bad:
-        row, now = told.get(shard.segment_id), txn.segment(shard.segment_id)
-        if row is not None and now is not None and shard.shard < len(row.nodes) and now.nodes == row.nodes:
-            nodes.report_damage(txn, shard.segment_id, shard.shard, shard.reason)
+        row = told.get(shard.segment_id)
+        if row is not None and shard.shard < len(row.nodes):
+            node = row.nodes[shard.shard]
+            nodes.report_bad(txn, node, shard.segment_id, shard.shard, shard.reason, missing=shard.missing)

@@ -17,6 +17,9 @@ from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument
 from redfs.core.policy import DEFAULT_POLICY, parse_policy
 
+MAX_HEAL_TASKS_PER_NODE = 16
+"""A node works on few tasks at once; more would only wait there, and hold up those of other kinds."""
+
 
 class Clock(Protocol):
     """Time, from outside."""
@@ -87,6 +90,10 @@ class CoordinatorConfig:
     """How often nodes report."""
     node_down_s: float = 5.0
     """A node without a report for this long is down: a few missed heartbeats, not one."""
+    down_out_s: float = 600.0
+    """A node that is away for this long is given up: what it holds is made anew on others. It may still come back."""
+    heal_tasks_per_node: int = 2
+    """Shards that are made on one node at a time: programs' reads and writes must keep at least half of the disks."""
     delete_grace_s: float = 5.0
     """Doomed shards wait this long before nodes delete them, for readers that looked them up just before."""
     inventory_interval_s: float = 3600.0
@@ -133,6 +140,10 @@ class CoordinatorConfig:
                 raise InvalidArgument(f"setting {name} must be more than 0")
         if self.node_down_s <= self.heartbeat_s:
             raise InvalidArgument("setting node_down_s must be more than heartbeat_s, or every node seems down")
+        if self.down_out_s <= self.node_down_s:
+            raise InvalidArgument("setting down_out_s must be more than node_down_s: a node is down before it is out")
+        if not 1 <= self.heal_tasks_per_node <= MAX_HEAL_TASKS_PER_NODE:
+            raise InvalidArgument(f"setting heal_tasks_per_node is 1 to {MAX_HEAL_TASKS_PER_NODE}")
         if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
             raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
         if min(self.clean_interval_s, self.clean_settle_s, self.clean_fill_s) < 0:

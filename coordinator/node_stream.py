@@ -210,6 +210,8 @@ class NodeStream:
             await self._compare([h for h in held if h[0] < high], low, high)
             held = [h for h in held if h[0] >= high]
             low = high
+            if page.last:
+                self._cluster.compared(self._node_id, self._stream)
 
     async def _compare(self, held: list[tuple[int, int, int]], low: int, high: int) -> None:
         asked_ns = self._asked_ns

@@ -190,11 +190,6 @@ def writable(cluster: Cluster, avoid: Collection[int] = ()) -> list[Candidate]:
     ]
 
 
-def in_service(cluster: Cluster) -> int:
-    """Nodes that the pool counts on, also those that are away just now."""
-    return sum(node.row.state == NodeState.IN and not node.row.failed for node in cluster.view())
-
-
 # ---------------------------------------------------------------- commands
 
 

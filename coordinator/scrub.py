@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from redfs.coordinator.jobs import end_job
+from redfs.coordinator.jobs import end_job, ensure_job
 from redfs.coordinator.nodes import report_bad, stored_nodes
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.txn import Txn
@@ -38,7 +38,6 @@ from redfs.core.tables import (
     JOBS,
     LAST_SCRUB_KEY,
     META,
-    NEXT_JOB_KEY,
     SCRUB_DUE_KEY,
     SCRUBS,
     STATS_KEY,
@@ -91,7 +90,9 @@ class Step(NamedTuple):
     upto_segment: int
     shards: int
     bytes: int
-    bad: Sequence[Bad]
+    bad: int
+    found: Sequence[Bad]
+    """To be remembered; may be told again."""
     done: bool
 
 
@@ -114,10 +115,8 @@ def start_scrub(txn: Txn) -> tuple[bytes, JobRow]:
     _forget_rows(txn)
     stats = txn.kv.get(META, STATS_KEY)
     total_bytes = (StatsRow() if stats is None else decode_stats(stats)).segment_bytes
-    row = JobRow(txn.next_number(NEXT_JOB_KEY), 0, 0, b"", "all shards", txn.now_ns, total_bytes=total_bytes)
-    txn.kv.put(JOBS, KEY, encode_job(row))
     _set_due(txn)
-    return KEY, row
+    return ensure_job(txn, JobKind.SCRUB, 0, "all shards", total_bytes)
 
 
 def start_due(txn: Txn) -> bool:
@@ -154,7 +153,7 @@ def progress_on(kv: ReadKv, job_id: int, node_id: int) -> ScrubRow:
 
 def advance(txn: Txn, job_id: int, node_id: int, step: Step) -> bool:
     """Takes in what a node has checked. What is bad is remembered in any case; False where the scrub is no more."""
-    for bad in step.bad:
+    for bad in step.found:
         report_bad(txn, node_id, bad.segment, bad.shard, bad.reason, missing=bad.missing)
     job = find_scrub(txn.kv)
     if job is None or job.job_id != job_id:
@@ -164,7 +163,7 @@ def advance(txn: Txn, job_id: int, node_id: int, step: Step) -> bool:
         upto_segment=max(before.upto_segment, step.upto_segment),
         shards=before.shards + step.shards,
         bytes=before.bytes + step.bytes,
-        bad=before.bad + len(step.bad),
+        bad=before.bad + step.bad,
         done=before.done or step.done,
     )
     txn.kv.put(SCRUBS, u64_key(node_id), encode_scrub(row))
@@ -307,5 +306,5 @@ def _steps_of(report: pb.ShardsScrubbed) -> list[Step]:
     not recorded, the node tells all of it again."""
     bad = [Bad(b.segment_id, b.shard, b.reason, b.missing) for b in report.bad]
     cuts = range(0, max(1, len(bad)), MAX_BAD_AT_ONCE)
-    first = [Step(0, 0, 0, bad[at : at + MAX_BAD_AT_ONCE], done=False) for at in cuts[:-1]]
-    return [*first, Step(report.upto_segment, report.shards, report.bytes, bad[cuts[-1] :], report.done)]
+    first = [Step(0, 0, 0, 0, bad[at : at + MAX_BAD_AT_ONCE], done=False) for at in cuts[:-1]]
+    return [*first, Step(report.upto_segment, report.shards, report.bytes, len(bad), bad[cuts[-1] :], report.done)]

@@ -594,6 +594,14 @@ class JobKind(IntEnum):
     """Versions that only a dropped head saw: lineage, 0."""
     REAP = 3
     """Orphans of a live volume: volume id, 0."""
+    REBUILD = 4
+    """Shards of nodes that were given up, made anew elsewhere: 0, 0. This kind and later ones work on shards."""
+    REPAIR = 5
+    """Damaged and missing shards: 0, 0."""
+    DRAIN = 6
+    """A node's shards, moved to others: node id, 0."""
+    REBALANCE = 7
+    """Shards moved until nodes are equally full: 0, 0."""
     SCRUB = 8
     """Every shard on every node read and checked: 0, 0. The steps are the nodes' (`scrub.py`)."""
     CLEAN = 9
@@ -607,7 +615,7 @@ class JobRow(NamedTuple):
     volume_id: int
     """That it works for."""
     done: int
-    """Rows worked on."""
+    """Rows worked on, or shards made."""
     cursor: bytes
     """Where the next step goes on; meaning is the job's own."""
     subject: str
@@ -616,9 +624,9 @@ class JobRow(NamedTuple):
     """When it was made."""
     paused: bool = False
     done_bytes: int = 0
-    """Logical bytes freed so far."""
+    """Logical bytes freed so far; of those that work on shards, bytes of shards."""
     total_bytes: int = 0
-    """Logical bytes to be freed in all, as was known when it was made; 0: not known."""
+    """The same in all, as far as was known; 0: not known."""
 
 
 _JOB_KEY = struct.Struct(">BQQ")

@@ -19,7 +19,6 @@ import click
 
 from redfs import __version__
 from redfs.client.cli import (
-    clean_commands,
     console_commands,
     copy_commands,
     diff_commands,
@@ -78,7 +77,8 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
-    clean_commands.clean,
+    job_commands.rebalance,
+    job_commands.clean,
     console_commands.console,
 ):
     redfs.add_command(command)

@@ -93,7 +93,7 @@ class World:
 
 @asynccontextmanager
 async def a_world(**config: Any) -> AsyncIterator[World]:
-    pool = Pool(6, **{"node_down_s": 1e9, "clean_bytes_per_s": 1 << 60, **config})
+    pool = Pool(6, **{"node_down_s": 1e9, "down_out_s": 2e9, "clean_bytes_per_s": 1 << 60, **config})
     pool.create("v", "ec:4+2")
     client = Client(pool, "v")
     for slot, word in enumerate("abc"):

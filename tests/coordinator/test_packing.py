@@ -214,7 +214,7 @@ def test_damage_of_a_source_is_forgotten_with_it_and_told_to_the_node_before(poo
     pool.lose(pool.segment_rows()[source].nodes[0])
     pool.report_again(pool.segment_rows()[source].nodes[0])
     _, pack = begun(pool)
-    assert [(bad.segment_id, bad.shard) for bad in task_of(pack, {}).unusable] == [(source, 3)]
+    assert [(bad.segment_id, bad.shard) for bad in task_of(pack, pool.coordinator.cluster).unusable] == [(source, 3)]
     pool.commit_pack(pack)
     with pool.coordinator.read() as kv:
         assert kv.first(DAMAGE, b"", b"\xff" * 20) is None
