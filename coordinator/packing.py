@@ -13,7 +13,7 @@ that name blocks notice nothing. Clients that remember the old place find no sha
 | all blocks are gone | the new segment is doomed |
 | a block gains references | its row is read again and keeps them |
 | a shard of a source moves, or is repaired | nothing: the source is doomed where its shards lie now |
-| the node fails, or the new segment's nodes do | no commit: `abort_pack` dooms the new segment |
+| a node of the new segment goes away or fails | nothing moves: `abort_packs` dooms the new segment |
 | the coordinator dies | its next start dooms every open segment of no session (`abort_left`) |
 """
 
@@ -28,7 +28,7 @@ from redfs.coordinator.reads import segment_blocks
 from redfs.coordinator.segments import new_segment_ids
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.cleaning import Plan, Source, disk_bytes
-from redfs.core.errors import NoSpace, NotFound, TooFewNodes
+from redfs.core.errors import NoSpace, NotFound, TooFewNodes, Unavailable
 from redfs.core.kv import ReadKv
 from redfs.core.placement import Candidate, place
 from redfs.core.policy import Layout
@@ -214,10 +214,17 @@ def open_target(txn: Txn, prepared: Prepared, avoid: Collection[int] = ()) -> Pa
 
 
 def commit_pack(txn: Txn, pack: Pack) -> Packed:
-    """Every shard of the new segment is durable: the blocks lie there from now on. NotFound where it was aborted."""
+    """Every shard of the new segment is durable: the blocks lie there from now on.
+
+    NotFound where it was aborted. Unavailable where one of its nodes is not in use any more: abort it, for the blocks
+    would lie less safely than they do now.
+    """
     row = txn.segment(pack.target)
     if row is None or row.state != SegmentState.OPEN or row.session_id != NO_SESSION:
         raise NotFound(f"segment {pack.target:#x} is not open for packing any more")
+    gone_nodes = set(row.nodes) - {candidate.node_id for candidate in writable(txn.env.cluster)}
+    if gone_nodes:
+        raise Unavailable(f"node {min(gone_nodes)} went away while blocks were packed: they stay where they are")
     moves: list[tuple[int, BlockRow, int]] = []
     for move in pack.prepared.moves:
         block = txn.block(move.block_id)

@@ -13,7 +13,7 @@ from redfs.coordinator.packing import Pack
 from redfs.coordinator.reads import find_blocks, locate, segment_blocks, volume_reader
 from redfs.coordinator.store import MemoryStore
 from redfs.core.cleaning import EAGER, Thresholds
-from redfs.core.errors import NoSpace, NotFound, TooFewNodes
+from redfs.core.errors import NoSpace, NotFound, TooFewNodes, Unavailable
 from redfs.core.policy import Layout
 from redfs.core.records import SLOT_BYTES, Piece
 from redfs.core.tables import (
@@ -23,6 +23,7 @@ from redfs.core.tables import (
     OPEN_SEGMENTS,
     SEGMENTS,
     BlockRow,
+    NodeState,
     SegmentState,
     StatsRow,
     decode_segment,
@@ -267,6 +268,24 @@ def test_an_aborted_packing_leaves_shards_to_delete_and_cannot_be_committed(pool
         pool.commit_pack(pack)
     assert pool.segment_rows() == before
     assert doomed(pool) == {(node, pack.target, shard) for shard, node in enumerate(pack.nodes)}
+    assert pool.problems() == []
+
+
+@pytest.mark.parametrize("how", ["away", "draining", "failed"])
+def test_blocks_do_not_move_to_a_segment_whose_nodes_are_not_all_there(pool: Pool, client: Client, how: str) -> None:
+    before = pool.segment_rows()
+    _, pack = begun(pool)
+    node = pack.nodes[1]
+    if how == "away":
+        pool.lose(node)
+    elif how == "draining":
+        pool.coordinator.execute(lambda txn: nodes.set_state(txn, node, NodeState.DRAINING))
+    else:
+        pool.coordinator.execute(lambda txn: nodes.set_failed(txn, node))
+    with pytest.raises(Unavailable, match=f"node {node} "):
+        pool.commit_pack(pack)
+    pool.abort_pack(pack)
+    assert pool.segment_rows() == before
     assert pool.problems() == []
 
 
