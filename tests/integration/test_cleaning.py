@@ -17,6 +17,8 @@ pytestmark = pytest.mark.mount
 MIB = 1 << 20
 KIB = 1 << 10
 WHEN_ASKED = "clean_interval_s = 0\n"
+GROWTH = 1.67
+"""Times what the content takes at first: cleaning leaves segments alone of which more than 60 % are live."""
 MakePool = Callable[..., RunningPool]
 
 
@@ -58,9 +60,8 @@ def test_a_pool_that_overwrites_its_content_ten_times_does_not_grow(fresh_pool: 
     after_first = really_used_bytes(pool)
     where = pool.mount("v")
     for _ in range(10):
-        # Each round replaces everything, in an order and in pieces that leave every segment a little.
-        starts = [at * 64 * KIB for at in range(4 * MIB // (64 * KIB))]
-        source.shuffle(starts)
+        # As much as everything, in pieces that leave something of each segment: one that dies whole needs no cleaning.
+        starts = [source.randrange(4 * MIB // (64 * KIB)) * 64 * KIB for _ in range(4 * MIB // (64 * KIB))]
         with (where / "file").open("r+b", buffering=0) as file:
             for count, start in enumerate(starts):
                 piece = source.randbytes(64 * KIB)
@@ -76,9 +77,8 @@ def test_a_pool_that_overwrites_its_content_ten_times_does_not_grow(fresh_pool: 
     pool.umount(where)
     clean(pool)
     now = really_used_bytes(pool)
-    print("overwrites", after_first, before, now)
-    assert before > 1.5 * after_first, "nothing to clean: this proves nothing"
-    assert now < 1.25 * after_first
+    assert before > GROWTH * after_first, "nothing to clean: this proves nothing"
+    assert now < GROWTH * after_first
     where = pool.mount("v")
     assert (where / "file").read_bytes() == content
     pool.umount(where)
@@ -110,9 +110,8 @@ def test_random_small_overwrites_do_not_make_it_grow(fresh_pool: MakePool) -> No
     before = status(pool).segment_bytes
     clean(pool)
     now = really_used_bytes(pool)
-    print("random", after_first, before, now)
-    assert before > 2.5 * after_first, "nothing to clean: this proves nothing"
-    assert now < 2 * after_first
+    assert before > GROWTH * after_first, "nothing to clean: this proves nothing"
+    assert now < GROWTH * after_first
     where = pool.mount("v")
     assert (where / "file").read_bytes() == content
     pool.umount(where)
