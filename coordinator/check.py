@@ -21,7 +21,7 @@ from redfs.coordinator.schedules import verify_schedules
 from redfs.coordinator.sessions import view_of
 from redfs.coordinator.status import read_totals
 from redfs.coordinator.txn import weigh_pieces
-from redfs.core.ids import ROOT_INO, Epoch, Lineage
+from redfs.core.ids import ROOT_INO, Epoch, Lineage, block_birth_segment
 from redfs.core.kv import ReadKv
 from redfs.core.records import (
     SLOT_BYTES,
@@ -42,6 +42,7 @@ from redfs.core.tables import (
     BLOCKS,
     DEDUPE,
     DOOMED,
+    MOVED,
     OPEN_SEGMENTS,
     OPERATIONS,
     SEGMENTS,
@@ -196,6 +197,10 @@ def _check_blocks(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counter[
             totals["blocks"] += 1
             if row.refs == 0:
                 yield f"block {decode_u64(key):#x} has a row and no reference"
+            if block_birth_segment(decode_u64(key)) != row.segment_id and (
+                kv.get(MOVED, u64_key(row.segment_id) + key) is None
+            ):
+                yield f"block {decode_u64(key):#x} has moved to segment {row.segment_id:#x} and is not listed there"
         low_number = decode_u64(low) if low else 0
         high_number = decode_u64(high) if high else 1 << 64
         counted: Counter[int] = Counter()
@@ -255,6 +260,11 @@ def _check_segments(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counte
         raw_row = kv.get(SEGMENTS, u64_key(segment))
         if raw_row is None or decode_segment(raw_row).state != SegmentState.OPEN:
             yield f"segment {segment:#x} is listed as open for session {session} and is not"
+    for key, _ in kv.scan(MOVED, b"", ALL_U64 * 2):
+        segment, block = split_pair(key)
+        raw_block = kv.get(BLOCKS, u64_key(block))
+        if raw_block is None or decode_block(raw_block).segment_id != segment or block_birth_segment(block) == segment:
+            yield f"block {block:#x} is listed as moved to segment {segment:#x} and is not there"
     for key, _ in kv.scan(OPERATIONS, b"", ALL_U64 * 2):
         session, number = split_pair(key)
         if kv.get(SESSIONS, u64_key(session)) is None:
@@ -264,7 +274,7 @@ def _check_segments(kv: ReadKv, pause: Pause, totals: Counter[str], live: Counte
 def _check_open(kv: ReadKv, segment: int, row: SegmentRow, live_bytes: int) -> Iterator[str]:
     if live_bytes:
         yield f"segment {segment:#x} is open and has referenced blocks"
-    if kv.get(SESSIONS, u64_key(row.session_id)) is None:
+    if row.session_id and kv.get(SESSIONS, u64_key(row.session_id)) is None:
         yield f"segment {segment:#x} is open for session {row.session_id}, which has ended"
     if kv.get(OPEN_SEGMENTS, pair_key(row.session_id, segment)) is None:
         yield f"segment {segment:#x} is open and not listed for session {row.session_id}"

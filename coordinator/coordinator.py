@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from redfs.coordinator import nodes, reclaim, sessions, volumes
+from redfs.coordinator import nodes, packing, reclaim, sessions, volumes
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
 from redfs.coordinator.jobs import next_job
@@ -67,6 +67,12 @@ def apply(kv: Writable, position: int, changes: Sequence[Change]) -> int:
     return position
 
 
+def _begin(txn: Txn, pool_id: str) -> None:
+    """The first command of a start."""
+    volumes.bootstrap(txn, pool_id)
+    packing.abort_left(txn)
+
+
 class Coordinator:
     """All metadata and every decision. One caller at a time for `execute*` and `background_step`; reads are free."""
 
@@ -97,7 +103,7 @@ class Coordinator:
         self.has_jobs = True
         """Whether there may be a job that is not paused."""
         pool_id = randomness.token_bytes(POOL_ID_BYTES).hex()
-        self.execute(lambda txn: volumes.bootstrap(txn, pool_id))
+        self.execute(lambda txn: _begin(txn, pool_id))
         with store.read() as kv:
             found = decode_u64(kv.get(META, FORMAT_KEY) or encode_u64(0))
             if found != ROW_VERSION:

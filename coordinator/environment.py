@@ -112,6 +112,16 @@ class CoordinatorConfig:
     """At most so much is read for a scrub on each node; 0: no limit but the clients that come first."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
+    clean_interval_s: float = 60.0
+    """How often is looked whether cleaning pays; 0: only when somebody asks for it."""
+    clean_tasks: int = 2
+    """New segments that cleaning has made at one time."""
+    clean_bytes_per_s: int = 64 << 20
+    """Stored bytes that cleaning moves a second, at most: what mounts do goes first."""
+    clean_settle_s: float = 60.0
+    """Cleaning leaves segments alone that are younger: much of what is new is soon deleted or overwritten again."""
+    clean_fill_s: float = 600.0
+    """A packed segment that would not be full waits for more blocks, at most until something in it is this old."""
     map_bytes: int = 256 << 30
     """Address space for the metadata; the file takes only what is used, and this grows by itself."""
 
@@ -136,6 +146,10 @@ class CoordinatorConfig:
             raise InvalidArgument(f"setting heal_tasks_per_node is 1 to {MAX_HEAL_TASKS_PER_NODE}")
         if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
             raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
+        if min(self.clean_interval_s, self.clean_settle_s, self.clean_fill_s) < 0:
+            raise InvalidArgument("settings clean_interval_s, clean_settle_s and clean_fill_s cannot be negative")
+        if self.clean_tasks < 1 or self.clean_bytes_per_s < 1:
+            raise InvalidArgument("settings clean_tasks and clean_bytes_per_s must be at least 1")
         if self.scrub_interval_s < 0 or not (self.scrub_bytes_per_s == 0 or self.scrub_bytes_per_s >= 1 << 16):
             raise InvalidArgument(
                 "setting scrub_interval_s cannot be negative, scrub_bytes_per_s is 0 or at least 65536"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from redfs.coordinator.clean_job import start_cleaning
 from redfs.coordinator.jobs import ensure_job
 from redfs.coordinator.scrub import start_scrub
 from redfs.coordinator.txn import Txn
@@ -22,7 +23,7 @@ def start_rebalance(txn: Txn) -> tuple[bytes, JobRow]:
     return key, row
 
 
-STARTS: dict[str, Start] = {"rebalance": start_rebalance, "scrub": start_scrub}
+STARTS: dict[str, Start] = {"clean": start_cleaning, "rebalance": start_rebalance, "scrub": start_scrub}
 
 
 def start_job(txn: Txn, kind: str) -> tuple[bytes, JobRow]:

@@ -42,8 +42,10 @@ JOB_NAMES = {
     JobKind.DRAIN: "drain",
     JobKind.REBALANCE: "rebalance",
     JobKind.SCRUB: "scrub",
+    JobKind.CLEAN: "clean",
 }
-CANCELLABLE = frozenset((JobKind.DRAIN, JobKind.REBALANCE, JobKind.SCRUB))
+CLEAN_KEY = job_key(JobKind.CLEAN, 0)
+CANCELLABLE = frozenset((JobKind.DRAIN, JobKind.REBALANCE, JobKind.SCRUB, JobKind.CLEAN))
 """Kinds that may end before they are done. What others free belongs to nobody any more: only they find it again. And
 without a rebuild or a repair the data would stay without its protection."""
 _FIRST_ON_SHARDS = bytes([JobKind.REBUILD])
@@ -92,6 +94,17 @@ def ensure_job(txn: Txn, kind: JobKind, first: int, subject: str, total_bytes: i
     txn.kv.put(JOBS, key, encode_job(row))
     txn.after_commit.append(txn.env.redundancy.is_stale)
     return key, row
+
+
+def worked(txn: Txn, key: bytes, done: int, done_bytes: int) -> None:
+    """Adds to what a job that storage nodes do has done, if it is still there."""
+    raw = txn.kv.get(JOBS, key)
+    if raw is None:
+        return
+    job = decode_job(raw)
+    after = job._replace(done=job.done + done, done_bytes=job.done_bytes + done_bytes)
+    txn.kv.put(JOBS, key, encode_job(after))
+    txn.after_commit.append(lambda: txn.env.progress.stepped(job.job_id, job.done_bytes, after.done_bytes))
 
 
 def end_job(txn: Txn, key: bytes, row: JobRow) -> None:

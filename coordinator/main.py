@@ -20,6 +20,7 @@ from pathlib import Path
 
 import uvloop
 
+from redfs.coordinator.cleaner import Cleaning
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
 from redfs.coordinator.healing.worker import Worker
@@ -118,9 +119,10 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     scheduling = asyncio.create_task(scheduler_of(shell).run_for_ever(), name="scheduler")
     scrubbing = asyncio.create_task(scrubber_of(shell).run_for_ever(), name="scrubber")
     healing = asyncio.create_task(Worker(shell).run_for_ever(), name="healing")
+    cleaning = asyncio.create_task(Cleaning(shell).run_for_ever(), name="cleaning")
     await stop.wait()
     log.info("stopping")
-    await cancel_and_wait([ticker, scheduling, healing, scrubbing])
+    await cancel_and_wait([ticker, scheduling, healing, scrubbing, cleaning])
     shell.watchers.close()
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)

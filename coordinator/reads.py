@@ -7,6 +7,7 @@ where one was taken away. Every answer has a bound on its records, so that it fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from redfs.coordinator.segments import MAX_FINGERPRINTS, domain_of, find_block
@@ -25,6 +26,7 @@ from redfs.core.records import (
 from redfs.core.tables import (
     ATTACHMENTS,
     BLOCKS,
+    MOVED,
     SEGMENTS,
     BlockRow,
     SegmentRow,
@@ -33,6 +35,8 @@ from redfs.core.tables import (
     decode_segment,
     decode_u64,
     pair_key,
+    pair_range,
+    split_pair,
     u64_key,
 )
 from redfs.core.versions import Pin
@@ -225,13 +229,20 @@ def locate(kv: ReadKv, block_ids: Iterable[int]) -> Located:
 
 
 def segment_blocks(kv: ReadKv, segment_id: int) -> list[tuple[int, BlockRow]]:
-    """All referenced blocks that lie in a segment, by id. None where the segment is gone."""
+    """All referenced blocks that lie in a segment, by id; none where it is gone."""
     first, last = block_id(segment_id, 0), block_id(segment_id, MAX_BLOCKS_PER_SEGMENT - 1)
-    return [
+    found = [
         (decode_u64(key), row)
         for key, raw in kv.scan(BLOCKS, u64_key(first), u64_key(last + 1))
         if (row := decode_block(raw)).segment_id == segment_id
     ]
+    for key, _ in kv.scan(MOVED, *pair_range(segment_id)):
+        raw_row = kv.get(BLOCKS, key[8:])
+        if raw_row is not None:
+            found.append((split_pair(key)[1], decode_block(raw_row)))
+    # Its own blocks left when it was packed, or it was made by packing: hardly ever is there anything to sort.
+    found.sort(key=itemgetter(0))
+    return found
 
 
 def find_blocks(kv: ReadKv, volume: VolumeReader, fingerprints: Sequence[bytes], up: set[int]) -> list[int]:

@@ -53,6 +53,14 @@ def domain_of(volume: VolumeRow) -> Domain:
     return Domain(volume.policy.k, volume.policy.m)
 
 
+def new_segment_ids(txn: Txn, count: int) -> list[int]:
+    """Takes that many ids that were never used."""
+    incarnation = txn.kv.get(META, INCARNATION_KEY)
+    first = txn.next_number(NEXT_SEGMENT_KEY, count)
+    pool = 0 if incarnation is None else decode_u64(incarnation)
+    return [make_segment_id(pool, counter) for counter in range(first, first + count)]
+
+
 def open_segments(txn: Txn, session_id: int, volume_id: int, count: int, small: bool) -> list[tuple[int, SegmentRow]]:
     """Allocates `count` segments with a place for every shard.
 
@@ -69,11 +77,8 @@ def open_segments(txn: Txn, session_id: int, volume_id: int, count: int, small: 
     layout = choose(volume.policy, len(candidates), volume.minimum_nodes)
     if sum(c.free_bytes > 0 for c in candidates) < layout.m + 1:
         raise NoSpace("the storage nodes are full: add nodes or delete data")
-    incarnation = txn.kv.get(META, INCARNATION_KEY)
-    first = txn.next_number(NEXT_SEGMENT_KEY, count)
     opened: list[tuple[int, SegmentRow]] = []
-    for counter in range(first, first + count):
-        segment_id = make_segment_id(0 if incarnation is None else decode_u64(incarnation), counter)
+    for segment_id in new_segment_ids(txn, count):
         row = SegmentRow(
             SegmentState.OPEN, layout, domain_of(volume), 0, 0, txn.now_ns, volume_id, session_id,
             tuple(place(segment_id, candidates, layout.width)),

@@ -10,7 +10,7 @@ pieces name, and `settle`, which runs at the end of every command, carries the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redfs.coordinator.cluster import Cluster
@@ -23,6 +23,7 @@ from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.remembered import RememberedBook
 from redfs.coordinator.redundancy import RedundancyBook
 from redfs.core.errors import InternalError
+from redfs.core.ids import block_birth_segment
 from redfs.core.kv import Change, Overlay, ReadKv
 from redfs.core.records import Kind, Slot, decode_slot
 from redfs.core.tables import (
@@ -31,6 +32,7 @@ from redfs.core.tables import (
     DEDUPE,
     DOOMED,
     META,
+    MOVED,
     OPEN_SEGMENTS,
     SEGMENTS,
     STATS_KEY,
@@ -221,6 +223,7 @@ class Txn:
                 raise InternalError(f"block {block_id:#x} lies in segment {row.segment_id:#x}, which has no row")
             domains[row.segment_id] = segment
             self.kv.delete(BLOCKS, u64_key(block_id))
+            self._left(block_id, row)
             index = dedupe_key(segment.domain, row.fingerprint)
             if self.kv.get(DEDUPE, index) == encode_u64(block_id):
                 self.kv.delete(DEDUPE, index)
@@ -233,6 +236,28 @@ class Txn:
                 raise InternalError("the pool's totals would become negative: run `redfs check`")
             self.kv.put(META, STATS_KEY, encode_stats(totals))
             self._totals = StatsRow()
+
+    def move_blocks(self, target: int, row: SegmentRow, moves: Sequence[tuple[int, BlockRow, int]]) -> None:
+        """Stores a segment of blocks that lay in others until now: (block id, row as it is stored, new offset) each.
+
+        `row` is the target's, committed and with nothing live; there is at least one move. Ids, references and the
+        dedupe index stay as they are. A segment that has nothing live any more is doomed.
+        """
+        live: dict[int, int] = {}
+        for block_id, block, offset in moves:
+            live[block.segment_id] = live.get(block.segment_id, 0) - block.stored_bytes
+            live[target] = live.get(target, 0) + block.stored_bytes
+            self._left(block_id, block)
+            self.kv.put(BLOCKS, u64_key(block_id), encode_block(block._replace(segment_id=target, offset=offset)))
+            self.kv.put(MOVED, pair_key(target, block_id), b"")
+        for segment_id, delta in live.items():
+            known = row if segment_id == target else self.segment(segment_id)
+            self._settle_segment(segment_id, known, delta, {target: row})
+
+    def _left(self, block_id: int, row: BlockRow) -> None:
+        """A block is not in its segment any more."""
+        if block_birth_segment(block_id) != row.segment_id:
+            self.kv.delete(MOVED, pair_key(row.segment_id, block_id))
 
     def _settle_segment(
         self, segment_id: int, row: SegmentRow | None, delta: int, new_segments: Mapping[int, SegmentRow]

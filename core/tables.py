@@ -29,10 +29,12 @@ SNAPSHOT_COUNTS = "snapshot_counts"
 """volume id -> how many snapshots it has that are not deleted. None: no row."""
 BLOCKS = "blocks"
 """block id -> BlockRow. A block without references has no row."""
+MOVED = "moved"
+"""segment id, block id -> nothing: blocks that lie in another segment than the one that they were born in."""
 SEGMENTS = "segments"
 """segment id -> SegmentRow. An aborted or dead segment has no row, its shards are in DOOMED."""
 OPEN_SEGMENTS = "open_segments"
-"""session id, segment id -> nothing."""
+"""session id, segment id -> nothing. Session 0: of the coordinator's own work, aborted when it starts."""
 DEDUPE = "dedupe"
 """domain, fingerprint -> block id. Rebuildable from BLOCKS."""
 SESSIONS = "sessions"
@@ -65,7 +67,7 @@ SCRUBS = "scrubs"
 """node id -> ScrubRow: how far the scrub that goes on is there."""
 
 TABLES = (
-    META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
+    META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, MOVED, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
     OPERATIONS, ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
     SCRUBS,
 )  # fmt: skip
@@ -602,6 +604,8 @@ class JobKind(IntEnum):
     """Shards moved until nodes are equally full: 0, 0."""
     SCRUB = 8
     """Every shard on every node read and checked: 0, 0. The steps are the nodes' (`scrub.py`)."""
+    CLEAN = 9
+    """Blocks packed into full segments: 0, 0."""
 
 
 class JobRow(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from redfs.client.api import Pool
     from redfs.proto.gen import cluster_pb2 as pb
 
-FREEING = ("reclaim", "reap")
+FREEING = ("reclaim", "reap", "clean")
 """Jobs whose bytes are those that they have freed; of others they are those of shards."""
 STATE_STYLES = {"running": "green", "paused": "yellow"}
 
@@ -123,6 +123,25 @@ def rebalance(wait: bool) -> None:
     text = (
         "The nodes are level" if wait else "Levelling the nodes in the background: `redfs jobs` shows how far that is"
     )
+    chosen.emit(output.message_data(started), lambda: click.echo(text))
+
+
+# ---------------------------------------------------------------- clean
+
+
+@click.command("clean", cls=Command)
+@click.option("--wait", is_flag=True, help="Return when nothing is left to pack; shows how far that is.")
+def clean(wait: bool) -> None:
+    """Pack what is left of half-empty, small and narrow segments into full ones, and free the rest.
+
+    The pool does that by itself when it pays and the data has settled; this does all of it now.
+    """
+    chosen = settings()
+    with chosen.connect() as pool:
+        started = pool.start_job("clean")
+        if wait:
+            wait_for_job(pool, started, "Cleaning")
+    text = "Nothing is left to clean" if wait else "Cleaning in the background: `redfs jobs` shows how far that is"
     chosen.emit(output.message_data(started), lambda: click.echo(text))
 
 

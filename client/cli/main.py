@@ -81,6 +81,7 @@ for command in (
     job_commands.job,
     job_commands.rebalance,
     scrub_commands.scrub,
+    job_commands.clean,
     console_commands.console,
     cluster_commands.cluster,
 ):

@@ -43,6 +43,8 @@ INLINE_BYTES = 192 * 1024
 """Up to this much is verified on the event loop: a switch to a thread and back costs as much."""
 MAX_PREFETCHES = 8
 """Read-ahead tasks at once; more wishes are dropped."""
+MAX_MOVES = 4
+"""A block that was moved again each time that it was looked up is given up after so many: none moves so often."""
 REMEMBERED_WHOLE = 256
 """Segments read ahead as a whole lately, which are not read ahead again."""
 
@@ -258,7 +260,7 @@ class BlockReader:
         suspects = self._nodes.suspects()
         bad = {shard for shard, node in enumerate(spread.nodes) if node in suspects}
         wanted = [self._wanted(spread, block, bad) for block in blocks]
-        wanted.sort(key=lambda w: w.place.offset)
+        wanted.sort(key=_offset)
         if spread.layout.k > 1 and bad and any(e.shard in bad for w in wanted for e in w.extents):
             left = await self._fetch_rebuilding(segment, spread, wanted, bad)
         else:
@@ -272,8 +274,25 @@ class BlockReader:
             if spread.layout.k > 1 and bad:
                 again = [self._wanted(spread, block, bad) for block in left if block in self._places]
                 left = await self._fetch_rebuilding(segment, spread, again, bad)
+            if len(left) > 1:
+                left = await self._fetch_moved(segment, left)
             for block in left:
                 await self._recover(block)
+
+    async def _fetch_moved(self, segment: int, blocks: Sequence[int]) -> list[int]:
+        """Lands those blocks that lie in other segments by now, as cleaning moves whole segments; returns the rest."""
+        await self._locate(blocks)
+        moved: defaultdict[int, list[_Wanted]] = defaultdict(list)
+        left = []
+        for block in blocks:
+            known = self._known(block)
+            if known is None or known[0].segment == segment:
+                left.append(block)
+            else:
+                moved[known[0].segment].append(self._wanted(known[1], block, set()))
+        for where, wanted in moved.items():
+            left += await self._fetch_healthy(where, self._spreads[where], sorted(wanted, key=_offset))
+        return left
 
     def _wanted(self, spread: Spread, block: int, bad: set[int]) -> _Wanted:
         place = self._places[block]
@@ -431,24 +450,38 @@ class BlockReader:
         """Lands a block whose healthy read failed."""
         before = self._known(block)
         try:
-            await self._locate([block])
-            now = self._known(block)
-            if now is None:
-                self._land(block, _gone(block))
+            for attempt in range(MAX_MOVES):
+                await self._locate([block])
+                now = self._known(block)
+                if now is None:
+                    self._land(block, _gone(block))
+                    return
+                if attempt and now == before:
+                    break
+                place, spread = now
+                if now != before and not await self._fetch_healthy(
+                    place.segment, spread, [self._wanted(spread, block, set())]
+                ):
+                    return
+                before = now
+                try:
+                    plain = await self._salvage(block, place, spread)
+                except (Corrupt, Unavailable) as error:
+                    # It may have been moved again, and its segment deleted, while this was on its way.
+                    failure: RedfsError = error
+                    continue
+                self.degraded_reads += 1
+                self._land(block, plain)
                 return
-            place, spread = now
-            if now != before and not await self._fetch_healthy(
-                place.segment, spread, [self._wanted(spread, block, set())]
-            ):
-                return
-            try:
-                plain = await self._salvager.salvage(block, place, spread, self._config.hedge_after_s)
-            except Unavailable:
-                plain = await self._salvager.salvage(block, place, spread, self._config.node_timeout_s)
-            self.degraded_reads += 1
-            self._land(block, plain)
+            self._land(block, failure)
         except RedfsError as error:
             self._land(block, error)
+
+    async def _salvage(self, block: int, place: Place, spread: Spread) -> Plain:
+        try:
+            return await self._salvager.salvage(block, place, spread, self._config.hedge_after_s)
+        except Unavailable:
+            return await self._salvager.salvage(block, place, spread, self._config.node_timeout_s)
 
     # ------------------------------------------------------------ helpers
 
@@ -473,6 +506,10 @@ class BlockReader:
 
 def _gone(block: int) -> NotFound:
     return NotFound(f"block {block:#x} is not stored any more: read its slot again")
+
+
+def _offset(wanted: _Wanted) -> int:
+    return wanted.place.offset
 
 
 def _run_of(runs: dict[int, list[tuple[int, int]]], extent: segments.Extent) -> _Run:

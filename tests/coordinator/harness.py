@@ -8,15 +8,18 @@ import stat
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from redfs.coordinator import check, commits, nodes, segments, sessions, volumes
+from redfs.coordinator import check, commits, nodes, packing, segments, sessions, volumes
+from redfs.coordinator.cleaner import Chosen, Cleaner
 from redfs.coordinator.cluster import Report
 from redfs.coordinator.commits import CommitRequest, Record
 from redfs.coordinator.coordinator import Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, Hooks
 from redfs.coordinator.new_data import SegmentLayout
+from redfs.coordinator.packing import Pack, Packed
 from redfs.coordinator.reads import locate, reader_of
 from redfs.coordinator.status import read_totals
 from redfs.coordinator.store import KvStore, MemoryStore
+from redfs.core.cleaning import EAGER, Thresholds
 from redfs.core.ids import block_id
 from redfs.core.records import (
     SLOT_BYTES,
@@ -35,7 +38,17 @@ from redfs.core.records import (
     name_hash,
     slot_key,
 )
-from redfs.core.tables import SEGMENTS, BlockRow, SegmentRow, StatsRow, VolumeRow, decode_segment, u64_key
+from redfs.core.tables import (
+    ALL_U64,
+    SEGMENTS,
+    BlockRow,
+    SegmentRow,
+    StatsRow,
+    VolumeRow,
+    decode_segment,
+    decode_u64,
+    u64_key,
+)
 from redfs.core.volume_tree import ReadTree
 
 GIB = 1 << 30
@@ -136,6 +149,48 @@ class Pool:
         self.clock.now_s += seconds
         for node_id in self.streams:
             self.report(node_id)
+
+    def cleaner(self, thresholds: Thresholds = EAGER) -> Cleaner:
+        """A cleaner that has looked at everything."""
+        cleaner = Cleaner(self.coordinator)
+        with self.coordinator.read() as kv:
+            while not cleaner.survey(kv, thresholds):
+                pass
+        return cleaner
+
+    def choose(self, cleaner: Cleaner) -> Chosen | None:
+        with self.coordinator.read() as kv:
+            return cleaner.next_pack(kv)
+
+    def open_pack(self, chosen: Chosen) -> Pack:
+        return self.coordinator.execute(lambda txn: packing.open_target(txn, chosen.prepared))
+
+    def commit_pack(self, pack: Pack) -> Packed:
+        return self.coordinator.execute(lambda txn: packing.commit_pack(txn, pack))
+
+    def abort_pack(self, pack: Pack) -> None:
+        self.coordinator.execute(lambda txn: packing.abort_packs(txn, [pack.target]))
+
+    def clean(self) -> list[Pack]:
+        """Packs until nothing is left that pays, with nodes that never fail; the packings."""
+        done: list[Pack] = []
+        began = True
+        while began:
+            began = False
+            cleaner = self.cleaner()
+            while (chosen := self.choose(cleaner)) is not None:
+                pack = self.open_pack(chosen)
+                self.commit_pack(pack)
+                cleaner.ended(chosen)
+                done.append(pack)
+                began = True
+            assert len(done) < 1000, "cleaning never ends"
+        return done
+
+    def segment_rows(self) -> dict[int, SegmentRow]:
+        """All segments that have a row."""
+        with self.coordinator.read() as kv:
+            return {decode_u64(key): decode_segment(raw) for key, raw in kv.scan(SEGMENTS, b"", ALL_U64)}
 
     def run_jobs(self, limit: int = 10_000) -> int:
         steps = 0

@@ -7,12 +7,15 @@ restarts and background steps in any order. In the end everything is deleted, an
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from redfs.coordinator import segments
 from redfs.coordinator.commits import Record
+from redfs.coordinator.packing import Pack
 from redfs.coordinator.txn import scan_pairs
+from redfs.core.errors import NotFound
 from redfs.core.records import Orphan, encode_orphan, orphan_key
 from redfs.core.tables import DOOMED, JOBS, OPEN_SEGMENTS, StatsRow
 from redfs.core.versions import TABLES
@@ -38,6 +41,8 @@ class Machine(RuleBasedStateMachine):
         self.clients: dict[str, Client] = {}
         self.generation: dict[str, int] = {}
         """Of inode 10, by node of the tree; a truncation starts the next one."""
+        self.packs: list[Pack] = []
+        """Packings that nodes work on."""
         self.add_volume()
 
     def _name(self, prefix: str) -> str:
@@ -178,9 +183,38 @@ class Machine(RuleBasedStateMachine):
         for _ in range(steps):
             self.pool.coordinator.background_step()
 
+    @precondition(lambda self: len(self.packs) < 3)
+    @rule(skip=st.integers(0, 2))
+    def begin_packing(self, skip: int) -> None:
+        """Also of sources that another packing has: a cleaner that was restarted does not know of that one."""
+        cleaner = self.pool.cleaner()
+        chosen = self.pool.choose(cleaner)
+        if chosen is not None:
+            moves = chosen.prepared.moves
+            left = moves[min(skip, len(moves) - 1) :]
+            self.packs.append(self.pool.open_pack(chosen._replace(prepared=chosen.prepared._replace(moves=left))))
+
+    @precondition(lambda self: self.packs)
+    @rule(at=index, works=st.booleans())
+    def end_packing(self, at: int, works: bool) -> None:
+        pack = self.packs.pop(at % len(self.packs))
+        if works:
+            self.pool.commit_pack(pack)
+        else:
+            self.pool.abort_pack(pack)
+
+    @rule()
+    def clean(self) -> None:
+        self.pool.clean()
+        assert self.pool.choose(self.pool.cleaner()) is None
+
     @rule()
     def restart(self) -> None:
         self.pool.restart()
+        for pack in self.packs:
+            with pytest.raises(NotFound):
+                self.pool.commit_pack(pack)
+        self.packs.clear()
 
     @invariant()
     def sound(self) -> None:
@@ -200,6 +234,8 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for client in self.clients.values():
             client.close()
+        for pack in self.packs:
+            self.pool.abort_pack(pack)
         for name in [*self.live, *self.snapshots]:
             self.pool.delete(name, force=True)
         self.pool.run_jobs()

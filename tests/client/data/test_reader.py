@@ -250,6 +250,53 @@ async def test_a_block_that_moved_is_found_again() -> None:
         assert world.session.damage == []
 
 
+async def _moved(world: World) -> None:
+    """The cleaner packs all blocks into another segment, and the nodes delete what was there."""
+    before = world.session.blocks[world.ids[0]].segment_id
+    moved = await world.write([b"other", *world.plain], dedupe=False)
+    for old, (new, _) in zip(world.ids, moved.refs[1:], strict=True):
+        there = world.session.blocks[new]
+        world.session.blocks[old].segment_id, world.session.blocks[old].offset = there.segment_id, there.offset
+    world.nodes.shards = {key: shard for key, shard in world.nodes.shards.items() if key[1] != before}
+
+
+async def test_a_segment_that_was_packed_elsewhere_is_asked_for_once() -> None:
+    async with a_world() as world:
+        world.reader.learn(world.batch.blocks, world.batch.segments)
+        world.session.blocks = {b: pb.Block.FromString(r.SerializeToString()) for b, r in world.session.blocks.items()}
+        await _moved(world)
+        world.session.calls.clear()
+        assert await world.reader.read_many(world.ids) == world.plain
+        assert world.session.calls == {"locate_blocks": 1}
+        assert world.reader.degraded_reads == 0
+        assert world.session.damage == []
+
+
+async def test_a_block_that_moves_while_it_is_looked_for_is_not_called_damaged() -> None:
+    async with a_world() as world:
+        locate = world.session._locate_blocks
+
+        def locate_and_move(request: pb.LocateBlocks) -> pb.LocateBlocksReply:
+            reply = pb.LocateBlocksReply.FromString(locate(request).SerializeToString())
+            places.append(reply.blocks[0].segment_id)
+            if len(places) < 3:
+                moves.append(asyncio.get_running_loop().create_task(_moved(world)))
+            return reply
+
+        places: list[int] = []
+        moves: list[asyncio.Task[None]] = []
+        get = world.nodes.get
+
+        async def get_after_moves(*args: int, **words: float) -> bytearray:
+            await asyncio.gather(*moves)
+            return await get(*args, **words)  # type: ignore[arg-type]
+
+        world.session._locate_blocks = locate_and_move  # type: ignore[method-assign]
+        world.nodes.get = get_after_moves  # type: ignore[method-assign, assignment]
+        assert await world.reader.read(world.ids[3]) == world.plain[3]
+        assert len(places) == len(set(places)) == 3
+
+
 async def test_a_block_that_is_gone_is_not_found() -> None:
     async with a_world() as world:
         world.reader.learn(world.batch.blocks, world.batch.segments)
