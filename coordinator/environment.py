@@ -53,6 +53,10 @@ class SystemRandomness:
         return secrets.token_bytes(count)
 
 
+MAX_JOURNAL_COPIES = 16
+"""More than any policy's shards that may be lost: each one is waited for at every change."""
+
+
 def _nothing(*_: int) -> None:
     return None
 
@@ -101,6 +105,18 @@ class CoordinatorConfig:
     """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
+    journal_copies: int = 3
+    """Storage nodes that have every change of the metadata before it is acknowledged: as many may be lost, less one,
+    together with the coordinator's disk. 0: none, and the metadata is as safe as this disk."""
+    journal_share_disks: bool = False
+    """Also several copies on nodes that share a disk. They protect from nothing but the loss of a node's folder, and
+    each sync of the disk has to wait for all of them: a pool on one machine has one copy."""
+    journal_wait_s: float = 2.0
+    """A node that does not have a change within this is left out: twice this is the longest that one holds others up."""
+    journal_checkpoint_bytes: int = 64 << 20
+    """Changes behind the last checkpoint, and no fewer bytes than it had, before the next one is made."""
+    journal_checkpoint_rate: int = 64 << 20
+    """Bytes of a checkpoint in a second, at most, to each node."""
     map_bytes: int = 256 << 30
     """Address space for the metadata; the file takes only what is used, and this grows by itself."""
 
@@ -114,6 +130,9 @@ class CoordinatorConfig:
             "inventory_interval_s",
             "schedule_min_s",
             "recall_deadline_s",
+            "journal_wait_s",
+            "journal_checkpoint_bytes",
+            "journal_checkpoint_rate",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"setting {name} must be more than 0")
@@ -121,6 +140,8 @@ class CoordinatorConfig:
             raise InvalidArgument("setting node_down_s must be more than heartbeat_s, or every node seems down")
         if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
             raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
+        if not 0 <= self.journal_copies <= MAX_JOURNAL_COPIES:
+            raise InvalidArgument(f"setting journal_copies must be 0 to {MAX_JOURNAL_COPIES}")
         if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
             raise InvalidArgument(
                 "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"

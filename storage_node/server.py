@@ -21,6 +21,8 @@ from redfs.core.errors import InternalError, InvalidArgument, RedfsError, Unavai
 from redfs.proto import frames
 from redfs.proto.data_plane import MAX_KEYS, MAX_PAGE, SHARD_INFO, Finding, pack_findings, unpack_keys
 from redfs.proto.frames import Frame, Header, Hello
+from redfs.storage_node.journal import Journal
+from redfs.storage_node.journal_requests import JournalRequests
 from redfs.storage_node.shard_store import ShardStore
 
 log = logging.getLogger(__name__)
@@ -62,8 +64,15 @@ class Budget:
 class DataServer:
     """Serves a store on a listening socket."""
 
-    def __init__(self, listener: socket.socket, store: ShardStore, hello: Callable[[], Hello]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        store: ShardStore,
+        hello: Callable[[], Hello],
+        journal: Journal | None = None,
+    ) -> None:
         """`hello` is asked at each connection: the node may join its pool while it serves."""
+        self._journal = journal
         self._listener = listener
         self._store = store
         self._hello = hello
@@ -124,7 +133,7 @@ class DataServer:
         try:
             frames.set_timeouts(sock, frames.IO_TIMEOUT_S)
             read_only = frames.accept_hello(sock, self._hello())
-            Connection(sock, self._store, self._budget, read_only).serve(self._stopping.is_set)
+            Connection(sock, self._store, self._budget, read_only, self._journal).serve(self._stopping.is_set)
         except (RedfsError, OSError) as error:
             log.info("connection closed: %s", error)
         finally:
@@ -136,7 +145,9 @@ class DataServer:
 class Connection:
     """One client's requests."""
 
-    def __init__(self, sock: socket.socket, store: ShardStore, budget: Budget, read_only: bool) -> None:
+    def __init__(
+        self, sock: socket.socket, store: ShardStore, budget: Budget, read_only: bool, journal: Journal | None = None
+    ) -> None:
         self._sock = sock
         self._store = store
         self._budget = budget
@@ -151,6 +162,8 @@ class Connection:
             "verify": self._verify,
             "stat": self._stat,
         }
+        if journal is not None:
+            self._requests |= JournalRequests(journal, self._send, self._check_may_write).by_name
 
     def serve(self, stopping: Callable[[], bool]) -> None:
         """Until the client closes the connection or it breaks (Unavailable, WrongFormat)."""
