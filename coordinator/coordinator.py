@@ -90,6 +90,10 @@ class Coordinator:
         )
         self.journal: Journal | None = None
         """Set by whoever starts it, before the first command of anybody else."""
+        self.journal_problems: Callable[[], list[str]] = list
+        """What people should know of it, one line each."""
+        self.journal_is_settled: Callable[[], bool] = lambda: True
+        """False just after a start, while it is worth waiting for the nodes that keep it."""
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""

@@ -112,7 +112,7 @@ class CoordinatorConfig:
     """Also several copies on nodes that share a disk. They protect from nothing but the loss of a node's folder, and
     each sync of the disk has to wait for all of them: a pool on one machine has one copy."""
     journal_wait_s: float = 2.0
-    """A node that does not have a change within this is left out: twice this is the longest that one holds others up."""
+    """A node that does not have a change within this is left out: one holds the others up for at most twice as long."""
     journal_checkpoint_bytes: int = 64 << 20
     """Changes behind the last checkpoint, and no fewer bytes than it had, before the next one is made."""
     journal_checkpoint_rate: int = 64 << 20

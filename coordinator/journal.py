@@ -89,6 +89,8 @@ class Kept(NamedTuple):
 @dataclass
 class _Peer:
     link: Link
+    serial: int
+    """Counts those that began to follow: one that did so again is another."""
     needs_checkpoint: bool
     lists_bytes: int
     """Behind the node's newest checkpoint."""
@@ -99,6 +101,7 @@ class Follower(NamedTuple):
     """For the keeper: a node that gets the frames."""
 
     node_id: int
+    serial: int
     is_member: bool
     needs_checkpoint: bool
     lists_bytes: int
@@ -111,7 +114,8 @@ def point_in(kv: ReadKv) -> Point | None:
     return None if raw is None else unpack_points(raw)[0]
 
 
-def _frame_key(position: int) -> bytes:
+def frame_key(position: int) -> bytes:
+    """The key of the frame whose last list has that number."""
     return FRAME_PREFIX + encode_u64(position)
 
 
@@ -137,6 +141,7 @@ class Journal:
         self._recorded = JournalSet()
         self._stored = JournalSet()
         self._number = 0
+        self._serial = 0
         self._record_after_s = 0.0
         self.term = 0
         self.durable_position = 0
@@ -234,9 +239,9 @@ class Journal:
                 break
             self._drops.append(kept)
             size -= len(kept.frame)
-            kv.delete(JOURNAL, _frame_key(kept.after.position))
+            kv.delete(JOURNAL, frame_key(kept.after.position))
         if len(new.frame) <= OUTBOX_BYTES:
-            kv.put(JOURNAL, _frame_key(new.after.position), new.frame)
+            kv.put(JOURNAL, frame_key(new.after.position), new.frame)
 
     def committed(self) -> None:
         """The transaction is durable here: waits until it is durable on all members, those left out that fail.
@@ -301,14 +306,15 @@ class Journal:
             del self._members[node_id]
             self._let_go(peer)
             if isinstance(why, Fenced):
-                raise self._fence(why)
+                raise self.fence(why)
         self._record(self._next_record())
         self.on_change()
 
     def _let_go(self, peer: _Peer) -> None:
         peer.link.close()
 
-    def _fence(self, error: Fenced) -> Fenced:
+    def fence(self, error: Fenced) -> Fenced:
+        """Another coordinator has taken over: nothing is begun any more. Returns the error, to be raised."""
         self.fenced = error
         log.critical("another coordinator has taken over this pool: %s", error)
         self.on_fenced()
@@ -331,7 +337,7 @@ class Journal:
         try:
             answered = self._peers.note_set(record, asked, enough)
         except Fenced as error:
-            raise self._fence(error) from error
+            raise self.fence(error) from error
         if not enough(answered):
             self._record_after_s = self._monotonic() + RECORD_PAUSE_S
             log.warning(
@@ -355,7 +361,7 @@ class Journal:
         try:
             return self._peers.open_link(node_id, self.term, points)
         except Fenced as error:
-            raise self._fence(error) from error
+            raise self.fence(error) from error
 
     def follow(self, link: Link) -> bool:
         """The node gets all frames from now on, and those that it missed where they are still here."""
@@ -364,14 +370,15 @@ class Journal:
                 link.close()
                 return False
             standing = link.standing
+            self._serial += 1
             missed = self._behind(standing.match)
             if missed is None:
                 link.reset(self._point)
-                peer = _Peer(link, True, 0, 0)
+                peer = _Peer(link, self._serial, True, 0, 0)
             else:
                 for kept in missed:
                     link.append(kept.before, kept.frame)
-                peer = _Peer(link, not standing.whole, standing.lists_bytes, standing.checkpoint_bytes)
+                peer = _Peer(link, self._serial, not standing.whole, standing.lists_bytes, standing.checkpoint_bytes)
             self._followers[link.node_id] = peer
             return True
 
@@ -388,16 +395,18 @@ class Journal:
         """Everybody who gets frames."""
         with self._lock:
             return [
-                Follower(node_id, is_member, peer.needs_checkpoint, peer.lists_bytes, peer.checkpoint_bytes)
+                Follower(
+                    node_id, peer.serial, is_member, peer.needs_checkpoint, peer.lists_bytes, peer.checkpoint_bytes
+                )
                 for is_member, peers in ((True, self._members), (False, self._followers))
                 for node_id, peer in sorted(peers.items())
             ]
 
-    def has_checkpoint(self, node_id: int, size: int) -> None:
+    def has_checkpoint(self, follower: Follower, size: int) -> None:
         """A checkpoint that was begun after the node began to follow is complete there."""
         with self._lock:
-            peer = self._members.get(node_id) or self._followers.get(node_id)
-            if peer is not None:
+            peer = self._members.get(follower.node_id) or self._followers.get(follower.node_id)
+            if peer is not None and peer.serial == follower.serial:
                 peer.needs_checkpoint, peer.lists_bytes, peer.checkpoint_bytes = False, 0, size
 
     def tend(self, known: Collection[int]) -> None:
@@ -418,7 +427,7 @@ class Journal:
                     del self._followers[node_id]
                     self._let_go(peer)
                     if isinstance(peer.link.failure, Fenced):
-                        raise self._fence(peer.link.failure)
+                        raise self.fence(peer.link.failure)
             self._promote()
             soon = not self._members and any(not peer.needs_checkpoint for peer in self._followers.values())
             if self._known and not soon and not self.is_recorded and self._monotonic() >= self._record_after_s:

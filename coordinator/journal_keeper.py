@@ -3,9 +3,9 @@
 One thread looks twice a second, and when a member was lost; another one makes one checkpoint at a time, so that a lost
 member is replaced meanwhile. Neither is waited for by anybody who changes something.
 
-Which nodes: those that are up and in, of different failure domains, never two on one disk (`core.journal`). Members stay
-while they can; a better place is taken when it is there, and only then is the worse one left. A node that fails is left
-alone for a while before it is asked again.
+Which nodes: those that are up and in, of different failure domains, never two on one disk (`core/journal.py`). Members
+stay while they can; a better place is taken when it is there, and only then is the worse one left. A node that fails is
+left alone for a while before it is asked again.
 
 `problems` says in plain words what is missing. All fails softly: what did not work is tried again at the next look;
 only `Fenced` ends the keeper, and its journal tells the process.
@@ -20,7 +20,7 @@ from contextlib import suppress
 
 from redfs.coordinator.cluster import Cluster, NodeView
 from redfs.coordinator.environment import Clock, CoordinatorConfig
-from redfs.coordinator.journal import Journal
+from redfs.coordinator.journal import Follower, Journal
 from redfs.coordinator.journal_checkpoint import write_checkpoint
 from redfs.coordinator.journal_peers import CheckpointTarget, Peers
 from redfs.coordinator.store import KvStore
@@ -62,6 +62,7 @@ class JournalKeeper:
         self._avoid_until_s: dict[int, float] = {}
         self._lacking_since_s: float | None = clock.monotonic()
         self._wanted = 0
+        self._has_looked = False
         self._wake = threading.Event()
         self._work = threading.Event()
         self._stopping = threading.Event()
@@ -115,6 +116,7 @@ class JournalKeeper:
         if members and members >= set(chosen):
             self._journal.dismiss(members - set(chosen))
         self._note_lack()
+        self._has_looked = True
         self._work.set()
 
     def _choose(self, nodes: Sequence[NodeView]) -> tuple[list[int], int]:
@@ -171,40 +173,46 @@ class JournalKeeper:
     @property
     def is_settled(self) -> bool:
         """Whether the journal is on a node, or that is not to be waited for any more just after a start."""
-        return bool(self._journal.members()) or not self._wanted or bool(self.problems())
+        if self._journal.members() or self.problems():
+            return True
+        return self._has_looked and not self._wanted
 
     # ---------------------------------------------------------------- checkpoints
 
     def _checkpoint_if_due(self) -> None:
         nodes = self.due()
         if nodes:
-            self.make_checkpoint(nodes)
+            try:
+                self.make_checkpoint(nodes)
+            except Fenced as error:
+                raise self._journal.fence(error) from error
 
-    def due(self) -> list[int]:
+    def due(self) -> list[Follower]:
         """The nodes that need a checkpoint now."""
         followers = self._journal.followers()
-        without = [f.node_id for f in followers if f.needs_checkpoint]
+        without = [f for f in followers if f.needs_checkpoint]
         if without:
             return without
         least = self._config.journal_checkpoint_bytes
         if any(f.lists_bytes > max(least, f.checkpoint_bytes) for f in followers):
-            return [f.node_id for f in followers]
+            return followers
         return []
 
-    def make_checkpoint(self, nodes: Sequence[int]) -> None:
+    def make_checkpoint(self, nodes: Sequence[Follower]) -> None:
         """Makes one, for nodes that follow. Raises Unavailable, Fenced."""
         targets: list[CheckpointTarget] = []
         try:
-            for node_id in nodes:
+            for follower in nodes:
                 with suppress(RedfsError):
-                    targets.append(self._peers.open_target(node_id))
+                    targets.append(self._peers.open_target(follower.node_id))
             if not targets:
                 return
             rate = self._config.journal_checkpoint_rate
             term = self._journal.term
             written = write_checkpoint(self._store, self._tables, targets, term, rate, self._pause)
-            for node_id in written.nodes:
-                self._journal.has_checkpoint(node_id, written.size)
+            for follower in nodes:
+                if follower.node_id in written.nodes:
+                    self._journal.has_checkpoint(follower, written.size)
             log.info(
                 "a checkpoint of %d bytes, up to list %d, is on nodes %s", written.size, written.position, written.nodes
             )

@@ -1,8 +1,9 @@
 """One storage node's gRPC stream: its heartbeats in, deletions, tasks and questions for its inventory out.
 
 Deletions go out a page at a time, the next when the node has acknowledged the one before; what is not acknowledged is
-sent again. None goes out before the journal has what doomed it: a restore could name deleted shards otherwise. An inventory is compared with the rows page by page, in reader threads, and what differs is settled by
-commands that look again.
+sent again. None goes out before the journal has what doomed it: a restore could name deleted shards otherwise. An
+inventory is compared with the rows page by page, in reader threads, and what differs is settled by commands that look
+again.
 """
 
 from __future__ import annotations

@@ -63,6 +63,7 @@ def pool_status(coordinator: Coordinator) -> Status:
             if row.kind != VolumeKind.ZERO and row.state == VolumeState.OK:
                 policies[row.policy] += 1
         problems, failed = node_problems(nodes, list(policies))
+        problems += coordinator.journal_problems()
         problems += _damage_problems(kv)
         problems += schedules.problems(schedules.all_schedules(kv, 0, coordinator.env.unwritten_schedule_errors))
         jobs = shown_jobs(kv, coordinator.env.progress)

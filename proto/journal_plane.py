@@ -7,6 +7,7 @@ takes 1 ms, and an append never waits behind an order to delete thousands of sha
 | op | header | payload | answer |
 |---|---|---|---|
 | `jset` | a `JournalSet` in `set` | | the newest set that the node knows, in `set` |
+| `jfence` | `term` | | lower terms are refused from now on |
 | `jopen` | `term`, `points` | | `match`, `end` (packed points or empty), `whole`, `lists`, `checkpoint` (bytes) |
 | `jreset` | `to`: a packed point | | |
 | `jappend` | `to`, `more` (1: the frame goes on in the next request, which is answered for all) | a frame | `at` |
@@ -77,6 +78,11 @@ def append_parts(before: Point, frame: bytes) -> Iterator[tuple[Header, memoryvi
 def note_set(node: NodeConnection, given: JournalSet) -> JournalSet:
     """Has a node remember which nodes keep the journal; the newest record that it knows. Raises Fenced."""
     return JournalSet.from_fields(node.ask({"op": "jset", "set": given.to_fields()}).header.get("set"))
+
+
+def fence(node: NodeConnection, term: int) -> None:
+    """Has a node refuse coordinators of lower terms. Raises Fenced where it knows a higher one."""
+    node.ask({"op": "jfence", "term": term})
 
 
 def open_writer(node: NodeConnection, term: int, points: Iterable[Point]) -> Standing:

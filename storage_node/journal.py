@@ -231,6 +231,11 @@ class Journal:
                 self._publish(self._term, given)
             return self._set
 
+    def fence(self, term: int) -> None:
+        """Refuses lower terms from now on. Raises Fenced where a higher one is known."""
+        with self._lock, self._failing():
+            self._admit(term)
+
     def _admit(self, term: int) -> None:
         """Refuses terms that are over and remembers a new one durably. The lock is held."""
         if term < self._term:

@@ -27,6 +27,7 @@ class JournalRequests:
         self._parts = bytearray()
         self.by_name: dict[str, Callable[[Frame], None]] = {
             "jset": self._set,
+            "jfence": self._fence,
             "jopen": self._open,
             "jreset": self._reset,
             "jappend": self._append,
@@ -41,6 +42,11 @@ class JournalRequests:
     def _set(self, frame: Frame) -> None:
         self._check_may_write()
         self._send({"set": self._journal.note_set(JournalSet.from_fields(frame.header.get("set"))).to_fields()})
+
+    def _fence(self, frame: Frame) -> None:
+        self._check_may_write()
+        self._journal.fence(_number(frame.header, "term"))
+        self._send({})
 
     def _open(self, frame: Frame) -> None:
         self._check_may_write()
