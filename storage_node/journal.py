@@ -18,7 +18,7 @@ What holds here:
 |---|---|
 | a frame cut short at the end | is cut off, durably, before anything is appended |
 | an undamaged frame behind a damaged one | the file is left alone and is not written to: the journal is not whole |
-| a checkpoint without an end | is removed |
+| a checkpoint without an end, a file without its header | is removed |
 | an old file that was to be removed | is removed by the next drop |
 
 Fails with Fenced, InvalidArgument (says from where to send), NoSpace (nothing has changed), Unavailable (the disk
@@ -192,8 +192,13 @@ class Journal:
         try:
             found = read_lists_file(data)
         except WrongFormat as error:
-            log.warning("%s in the journal cannot be read: %s", name, error)
-            self._old.append(name)
+            if len(data) <= FILE_HEADER_BYTES:
+                log.info("%s was not begun: it is removed", name)
+                self._disk.unlink(name)
+            else:
+                log.error("%s in the journal cannot be read: %s", name, error)
+                self._begin_run()
+                self._old.append(name)
             return
         lists = _Lists(int(name[:8]), found.header.point, found.last, found.end, damaged=found.damaged)
         lists.cuts = {found.header.point: FILE_HEADER_BYTES}

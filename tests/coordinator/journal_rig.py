@@ -20,6 +20,7 @@ from redfs.coordinator.restore import Restored
 from redfs.coordinator.store import KvStore
 from redfs.core.errors import RedfsError, Unavailable
 from redfs.core.journal import CheckpointEnd, JournalSet, Point
+from redfs.proto.data_plane import NodeConnection
 from redfs.proto.frames import Frame, Header, raise_error
 from redfs.proto.journal_plane import Standing
 from redfs.storage_node.journal import Journal as NodeJournal
@@ -238,7 +239,7 @@ class JournaledPool(Pool):
                 raise Unavailable("it does not answer")
             return DirectConnection(node, pool_id)
 
-        monkeypatch.setattr(restore_module.NodeConnection, "open", open_connection)
+        monkeypatch.setattr(NodeConnection, "open", open_connection)
         asked = nodes or [n for n, node in self.nodes.items() if node.is_up]
         config = CoordinatorConfig.from_mapping({"map_bytes": 64 << 20})
         with DataFolder(folder) as data:
