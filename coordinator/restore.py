@@ -93,11 +93,10 @@ BESIDE = "restoring"
 """Folder in which the store grows until it is whole."""
 TRANSACTION_BYTES = 16 << 20
 """Of rows: a durable commit for each would take longer than everything else."""
-SKIPPED_IDS = 1 << 10
-"""Counters go on behind this: ids that were handed out and never acknowledged may have been seen."""
-SKIPPED_IDS_FORCED = 1 << 20
-"""The same where acknowledged ones may be missing too."""
-SKIPPED_NODES_FORCED = 64
+SKIPPED_IDS = 1 << 20
+"""Counters go on behind this: ids may have been seen that no list here tells of."""
+SKIPPED_NODES = 64
+"""The same for nodes, whose numbers people type."""
 SKIPPED_INODES = 1 << 24
 """Mounts get inode numbers in ranges of thousands."""
 
@@ -175,7 +174,7 @@ def restore(
         warnings += doubts
         source, store = _read_best(folder.path, config, nodes, newest, bool(doubts), warnings)
         try:
-            position = _finish(store, source, incarnation, newest, bool(doubts))
+            position = _finish(store, source, incarnation, newest)
             if doubts:
                 _end_sessions(store, config)
             found = store_pool_id(store)
@@ -429,13 +428,13 @@ def store_pool_id(store: KvStore) -> str:
         return (kv.get(META, POOL_ID_KEY) or b"").decode()[:POOL_ID_CHARS]
 
 
-def _finish(store: KvStore, source: Source, incarnation: int, newest: JournalSet, forced: bool) -> int:
+def _finish(store: KvStore, source: Source, incarnation: int, newest: JournalSet) -> int:
     """One more list: a new incarnation, in which every counter goes on behind what was handed out. It waits in the
     journal's table for the nodes. Returns the number of the last list that was there."""
 
     def body(kv: Writable) -> int:
         last = source.run.last
-        changes = new_beginning(kv, incarnation, forced)
+        changes = new_beginning(kv, incarnation)
         apply(kv, last.position + 1, changes)
         frame, point = encode_frame(term_of(incarnation, 0), last.chain, [(last.position + 1, changes)])
         kv.put(JOURNAL, POINT_KEY, pack_points([point]))
@@ -447,7 +446,7 @@ def _finish(store: KvStore, source: Source, incarnation: int, newest: JournalSet
     return store.write(body)
 
 
-def new_beginning(kv: ReadKv, incarnation: int, forced: bool) -> list[Change]:
+def new_beginning(kv: ReadKv, incarnation: int) -> list[Change]:
     """The changes that keep every id from being used again."""
     before = decode_u64(kv.get(META, INCARNATION_KEY) or encode_u64(0))
     next_segment = decode_u64(kv.get(META, NEXT_SEGMENT_KEY) or encode_u64(1))
@@ -458,13 +457,11 @@ def new_beginning(kv: ReadKv, incarnation: int, forced: bool) -> list[Change]:
     ]
     # An incarnation in between may have given out ids that no list here tells of.
     changes += [(META, segments_known_key(n), encode_u64(1)) for n in range(before + 1, incarnation)]
-    skipped = SKIPPED_IDS_FORCED if forced else SKIPPED_IDS
     for counter in (NEXT_VOLUME_KEY, NEXT_SESSION_KEY, NEXT_JOB_KEY, NEXT_SCHEDULE_KEY):
         number = decode_u64(kv.get(META, counter) or encode_u64(1))
-        changes.append((META, counter, encode_u64(number + skipped)))
-    if forced:
-        number = decode_u64(kv.get(META, NEXT_NODE_KEY) or encode_u64(1))
-        changes.append((META, NEXT_NODE_KEY, encode_u64(number + SKIPPED_NODES_FORCED)))
+        changes.append((META, counter, encode_u64(number + SKIPPED_IDS)))
+    number = decode_u64(kv.get(META, NEXT_NODE_KEY) or encode_u64(1))
+    changes.append((META, NEXT_NODE_KEY, encode_u64(number + SKIPPED_NODES)))
     for key, raw in kv.scan(FAMILIES, b"", ALL_U64):
         changes.append((FAMILIES, key, encode_u64(decode_u64(raw) + SKIPPED_INODES)))
     return changes

@@ -1,7 +1,7 @@
 """A pool whose coordinator keeps its journal on real storage-node journals, over simulated disks and without sockets.
 
-Every answer of a node is there at once. The coordinator dies by being forgotten; nodes lose power, hang or refuse as the
-test says. `restore` reads the nodes' journals the way the real one does, over a connection that is a function call.
+Every answer of a node is there at once. The coordinator dies by being forgotten; nodes lose power, hang or refuse as
+the test says. `restore` reads the nodes' journals the way the real one does, over a connection that is a function call.
 """
 
 from __future__ import annotations
@@ -134,8 +134,13 @@ class DirectPeers:
     def __init__(self, nodes: dict[int, Node]) -> None:
         self._nodes = nodes
 
+    def _node(self, node_id: int) -> Node:
+        if node_id not in self._nodes:
+            raise Unavailable(f"node {node_id} is none of this rig's")
+        return self._nodes[node_id]
+
     def open_link(self, node_id: int, term: int, points: Sequence[Point]) -> DirectLink:
-        node = self._nodes[node_id]
+        node = self._node(node_id)
         writer, opened = node.call(lambda journal: journal.open_writer(term, list(points)))
         return DirectLink(node, writer, Standing(*opened))
 
@@ -145,14 +150,14 @@ class DirectPeers:
         answered = set()
         for node_id in nodes:
             try:
-                self._nodes[node_id].call(lambda journal: journal.note_set(record))
+                self._node(node_id).call(lambda journal: journal.note_set(record))
             except Unavailable:
                 continue
             answered.add(node_id)
         return answered
 
     def open_target(self, node_id: int) -> DirectTarget:
-        return DirectTarget(self._nodes[node_id])
+        return DirectTarget(self._node(node_id))
 
 
 class DirectConnection:
