@@ -120,9 +120,9 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     shell.state.on_fatal = stop_from_thread
     try:
         journaling = start_journaling(coordinator, stop_from_thread)
-    except BaseException:
+    except BaseException as error:
         coordinator.store.close()
-        raise
+        raise (_out_of_date(folder, error) if isinstance(error, Fenced) else error) from error
     await serve(shell, server)
     gc.freeze()
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
@@ -140,11 +140,16 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
         fenced = journaling.journal.fenced
     coordinator.store.close()
     if fenced is not None:
-        raise Fenced(
-            f"a restored coordinator has taken over this pool, this one's metadata is out of date: remove "
-            f"{folder.path}, and use the other one ({fenced})"
-        )
+        raise _out_of_date(folder, fenced)
     return InternalError.exit_code if shell.state.fatal is not None else 0
+
+
+def _out_of_date(folder: DataFolder, error: Fenced) -> Fenced:
+    """What the operator of a coordinator that is refused should know."""
+    return Fenced(
+        "a restored coordinator has taken over this pool and this one's metadata is out of date: put "
+        f"{folder.path} away, and use the other one ({error})"
+    )
 
 
 async def _tick(shell: Shell) -> None:

@@ -20,6 +20,7 @@ import click
 from redfs import __version__
 from redfs.client.cli import (
     console_commands,
+    coordinator_commands,
     copy_commands,
     diff_commands,
     job_commands,
@@ -78,6 +79,7 @@ for command in (
     job_commands.list_jobs,
     job_commands.job,
     console_commands.console,
+    coordinator_commands.coordinator,
 ):
     redfs.add_command(command)
 for verb in schedule_commands.COMMANDS:
