@@ -191,10 +191,14 @@ class Journal:
         if not nodes:
             return
         with ThreadPoolExecutor(len(nodes), thread_name_prefix="journal start") as threads:
-            links = list(threads.map(self._try_open, nodes))
+            links = [link for link in threads.map(self._try_open, nodes) if link is not None]
+        if self.fenced is not None:
+            for link in links:
+                link.close()
+            raise self.fenced
         with self._lock:
             for link in links:
-                if link is not None and self.follow(link) and self._followers[link.node_id].needs_checkpoint:
+                if self.follow(link) and self._followers[link.node_id].needs_checkpoint:
                     self._let_go(self._followers.pop(link.node_id))
             self._wait_for([peer.link for peer in self._followers.values()], self._point)
             self._promote()
@@ -203,7 +207,7 @@ class Journal:
         try:
             return self.open_link(node_id)
         except Fenced:
-            raise
+            return None  # noted: the caller looks
         except RedfsError as error:
             log.info("node %d, which had the journal, does not go on yet: %s", node_id, error)
             return None

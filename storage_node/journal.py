@@ -10,7 +10,7 @@ What holds here:
 
 1. `Writer.append` returns when its frame is durable. A frame is taken only behind the point that it names. What stands
    behind that point is cut off first: the writer gave those lists up, nobody was told that they are stored.
-2. A term lower than one that was seen, and a writer that another one has followed, are refused (`Fenced`).
+2. A term lower than one that was seen is refused (`Fenced`), and a writer that another one has followed (`Busy`).
 3. Lists that do not follow what is here begin a new run, and leave the old run and its checkpoint alone until `drop`.
 4. `drop` removes only what a newer complete checkpoint of the current run makes needless.
 
@@ -37,7 +37,7 @@ from typing import Any, Final, NamedTuple
 
 import xxhash
 
-from redfs.core.errors import Fenced, InvalidArgument, NoSpace, NotFound, Unavailable, WrongFormat
+from redfs.core.errors import Busy, Fenced, InvalidArgument, NoSpace, NotFound, Unavailable, WrongFormat
 from redfs.core.journal import (
     END_BYTES,
     FILE_HEADER_BYTES,
@@ -267,7 +267,7 @@ class Journal:
         first. Raises Fenced."""
         with self._lock, self._failing():
             self._admit(term)
-            self._writer = Writer(self)
+            self._writer = Writer(self, term)
             if not self._files or self._files[-1].damaged:
                 return self._writer, Opened(None, None, False, 0, 0)
             newest = self._files[-1]
@@ -379,7 +379,8 @@ class Journal:
 
     def _check_writer(self, writer: Writer) -> None:
         if writer is not self._writer:
-            raise Fenced("the journal has another writer by now")
+            self._admit(writer.term)
+            raise Busy("the journal has another writer by now: open it again")
 
     def _pool(self) -> str:
         return self._pool_id()[:MAX_POOL_ID_CHARS].ljust(MAX_POOL_ID_CHARS, "\0")
@@ -560,8 +561,9 @@ class _Building:
 class Writer:
     """The one who may append, until the next one opens."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, term: int) -> None:
         self._journal = journal
+        self.term = term
 
     def append(self, before: Point, frame: Buffer) -> Point:
         """See `Journal.append`."""
