@@ -8,6 +8,7 @@ caller polls. Whatever goes wrong on a link is its end: `failure` says why, and 
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -235,8 +236,9 @@ class NetworkPeers:
         asked = {self._threads.submit(self._note, node_id, record): node_id for node_id in nodes}
         answered: set[int] = set()
         left = set(asked)
+        until_s = time.monotonic() + self._wait_s
         while left:
-            done, left = wait(left, self._wait_s, FIRST_COMPLETED)
+            done, left = wait(left, max(0.0, until_s - time.monotonic()), FIRST_COMPLETED)
             if not done:
                 break
             for future in done:
