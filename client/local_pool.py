@@ -41,6 +41,8 @@ from redfs.proto.gen import cluster_pb2 as pb
 HOST = "127.0.0.1"
 SETTINGS_FILE = "coordinator.toml"
 """The coordinator's settings, if the user wrote some."""
+NODE_STATE_FILE = "state.json"
+"""In a node's folder: its port, besides others (docs/formats/storage-node.md)."""
 DEFAULT_NODES = 6
 """Enough for ec:4+2, the policy that people are most likely to try."""
 MAX_NODES = 64
@@ -327,7 +329,7 @@ class LocalPool:
         another program took it in the meantime."""
         while True:
             port = int(address.rpartition(":")[2])
-            self._spawn(coordinator, ["--listen", address, *self._coordinator_settings()])
+            self._spawn(coordinator, ["--listen", address, *self.coordinator_settings()])
             try:
                 self._wait(partial(self._listens, coordinator, port), [coordinator])
             except Unavailable:
@@ -342,7 +344,8 @@ class LocalPool:
         pid = running_pid(member)
         return pid is not None and listens(pid, port)
 
-    def _coordinator_settings(self) -> list[str]:
+    def coordinator_settings(self) -> list[str]:
+        """What the coordinator is started with, besides where."""
         path = self.folder / SETTINGS_FILE
         return ["--config", str(path)] if path.exists() else []
 
@@ -350,6 +353,26 @@ class LocalPool:
         """Starts one node and waits until it is up. False if it ran already."""
         with self._lock():
             return bool(self._start_nodes([self.node(number)], self.pool_file().coordinator))
+
+    def start_nodes_alone(self) -> list[str]:
+        """Starts nodes without waiting for a coordinator, for a restore; where their data planes listen."""
+        coordinator = self.pool_file().coordinator
+        self._make_folders()
+        with self._lock():
+            nodes = [self.node(number) for number in self.node_numbers()]
+            for node in nodes:
+                if running_pid(node) is None:
+                    self._spawn(node, ["--coordinator", coordinator, "--listen", f"{HOST}:0"])
+            self._wait(lambda: all(self._data_address(node) for node in nodes), nodes)
+            return [self._data_address(node) for node in nodes]
+
+    def _data_address(self, node: Member) -> str:
+        """Where a node listens; empty while it does not."""
+        try:
+            port = int(json.loads((node.folder / NODE_STATE_FILE).read_bytes())["port"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        return f"{HOST}:{port}" if self._listens(node, port) else ""
 
     def _start_nodes(self, nodes: Sequence[Member], address: str) -> list[str]:
         started = []

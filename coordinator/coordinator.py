@@ -6,6 +6,7 @@ spoils nothing. Memory follows after the commit, then the answers. If the commit
 with its error and memory stays as it was.
 
 Every change list has a number, one more than the list before; `apply` is the only function that changes the store.
+Where there is a journal (`journal.py`), a transaction's lists are durable on its nodes too before anything is answered.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from redfs.coordinator import nodes, packing, reclaim, sessions, volumes
 from redfs.coordinator.cluster import Cluster
 from redfs.coordinator.environment import Clock, CoordinatorConfig, Hooks, Randomness
 from redfs.coordinator.jobs import next_job
+from redfs.coordinator.journal import Journal
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
 from redfs.coordinator.watch import topics_of
-from redfs.core.errors import InternalError, RedfsError, WrongFormat
+from redfs.core.errors import Fenced, InternalError, RedfsError, WrongFormat
+from redfs.core.journal import NumberedList
 from redfs.core.kv import Change
 from redfs.core.tables import (
     FORMAT_KEY,
@@ -91,6 +94,12 @@ class Coordinator:
         self.env = Environment(
             config, clock, randomness, self.cluster, self.leases, JobProgress(clock), hooks or Hooks()
         )
+        self.journal: Journal | None = None
+        """Set by whoever starts it, before the first command of anybody else."""
+        self.journal_problems: Callable[[], list[str]] = list
+        """What people should know of it, one line each."""
+        self.journal_is_settled: Callable[[], bool] = lambda: True
+        """False just after a start, while it is worth waiting for the nodes that keep it."""
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
@@ -131,8 +140,10 @@ class Coordinator:
     def execute_batch(self, commands: Sequence[Command[Any]]) -> list[Outcome]:
         """Runs commands in order in one durable transaction. An outcome for each, when all is durable.
 
-        An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied.
+        An error that is not of RedFS (a broken disk, a bug) fails the whole batch with it, nothing was applied. Raises
+        Fenced where another coordinator has taken over: this one must stop then.
         """
+        journal = self.journal
 
         ends: list[Callable[[], None]] = []
 
@@ -140,6 +151,7 @@ class Coordinator:
             outcomes: list[Outcome] = []
             effects: list[Callable[[], None]] = []
             touched: set[str] = set()
+            lists: list[NumberedList] = []
             raw = kv.get(META, POSITION_KEY)
             position = 0 if raw is None else decode_u64(raw)
             for command in commands:
@@ -155,18 +167,27 @@ class Coordinator:
                 changes = txn.changes()
                 if changes:
                     position = apply(kv, position + 1, changes)
+                    lists.append((position, changes))
                     touched.update(txn.kv.changed_tables())
                 outcomes.append(Outcome(value, None))
                 effects += txn.after_commit
+            if journal is not None and lists:
+                journal.begin(kv, lists)
             return outcomes, effects, touched
 
         try:
             outcomes, effects, touched = self.store.write(body)
-        except RedfsError as error:
+        except BaseException as error:
+            if journal is not None:
+                journal.abandoned()
+            if isinstance(error, Fenced) or not isinstance(error, RedfsError):
+                raise
             return [Outcome(None, error) for _ in commands]
         finally:
             for end in ends:
                 end()
+        if journal is not None:
+            journal.committed()
         self.transactions += 1
         for effect in effects:
             effect()

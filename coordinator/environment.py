@@ -56,6 +56,10 @@ class SystemRandomness:
         return secrets.token_bytes(count)
 
 
+MAX_JOURNAL_COPIES = 16
+"""More than any policy's shards that may be lost: each one is waited for at every change."""
+
+
 def _nothing(*_: int) -> None:
     return None
 
@@ -122,6 +126,18 @@ class CoordinatorConfig:
     """Cleaning leaves segments alone that are younger: much of what is new is soon deleted or overwritten again."""
     clean_fill_s: float = 600.0
     """A packed segment that would not be full waits for more blocks, at most until something in it is this old."""
+    journal_copies: int = 3
+    """Storage nodes that have every change of the metadata before it is acknowledged: as many may be lost, less one,
+    together with the coordinator's disk. 0: none, and the metadata is as safe as this disk."""
+    journal_share_disks: bool = False
+    """Also several copies on nodes that share a disk. They protect from nothing but the loss of a node's folder, and
+    each sync of the disk has to wait for all of them: a pool on one machine has one copy."""
+    journal_wait_s: float = 2.0
+    """A node that does not have a change within this is left out: one holds the others up for at most twice as long."""
+    journal_checkpoint_bytes: int = 64 << 20
+    """Changes behind the last checkpoint, and no fewer bytes than it had, before the next one is made."""
+    journal_checkpoint_rate: int = 64 << 20
+    """Bytes of a checkpoint in a second, at most, to each node."""
     map_bytes: int = 256 << 30
     """Address space for the metadata; the file takes only what is used, and this grows by itself."""
 
@@ -135,6 +151,9 @@ class CoordinatorConfig:
             "inventory_interval_s",
             "schedule_min_s",
             "recall_deadline_s",
+            "journal_wait_s",
+            "journal_checkpoint_bytes",
+            "journal_checkpoint_rate",
         ):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"setting {name} must be more than 0")
@@ -154,6 +173,8 @@ class CoordinatorConfig:
             raise InvalidArgument(
                 "setting scrub_interval_s cannot be negative, scrub_bytes_per_s is 0 or at least 65536"
             )
+        if not 0 <= self.journal_copies <= MAX_JOURNAL_COPIES:
+            raise InvalidArgument(f"setting journal_copies must be 0 to {MAX_JOURNAL_COPIES}")
         if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
             raise InvalidArgument(
                 "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"

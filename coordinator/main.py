@@ -1,5 +1,7 @@
 """The coordinator's process: arguments, data folder, log, signals; wires the real clock, disk, sockets and randomness.
 
+`restore` as the first word makes a coordinator's folder anew from the journal on its storage nodes, and ends.
+
 Ends with 0 when told to (SIGTERM, SIGINT), with an error's exit code and one line where it cannot start, and with 70
 where it had to stop: then the log says why and what was acknowledged is on disk.
 """
@@ -10,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
@@ -25,12 +28,15 @@ from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
 from redfs.coordinator.healing.worker import Worker
 from redfs.coordinator.identity import DataFolder, publish
+from redfs.coordinator.journal import JOURNAL
+from redfs.coordinator.journaling import start_journaling
+from redfs.coordinator.restore import restore
 from redfs.coordinator.scheduler import scheduler_of
 from redfs.coordinator.scrub import scrubber_of
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import STORE_FILE, LmdbStore
-from redfs.core.errors import Busy, InternalError, InvalidArgument, RedfsError, WrongFormat
+from redfs.core.errors import Busy, Fenced, InternalError, InvalidArgument, RedfsError, WrongFormat
 from redfs.proto import rpc
 
 TICK_S = 1.0
@@ -82,8 +88,11 @@ def open_coordinator(folder: DataFolder, config: CoordinatorConfig) -> Coordinat
     """The coordinator on its folder. Raises WrongFormat, NoSpace, Busy."""
     known = folder.pool_id()
     if known is not None and not (folder.path / STORE_FILE).exists():
-        raise WrongFormat(f"{folder.path} belongs to pool {known} and its metadata is gone: put {STORE_FILE} back")
-    store = LmdbStore(folder.path, ALL_TABLES, config.map_bytes)
+        raise WrongFormat(
+            f"{folder.path} belongs to pool {known} and its metadata is gone: put {STORE_FILE} back, or run `redfs "
+            "coordinator restore`"
+        )
+    store = LmdbStore(folder.path, (*ALL_TABLES, JOURNAL), config.map_bytes)
     try:
         coordinator = Coordinator(store, config, SystemClock(), SystemRandomness())
         folder.claim(coordinator.pool_id)
@@ -112,6 +121,11 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
         loop.call_soon_threadsafe(stop.set)
 
     shell.state.on_fatal = stop_from_thread
+    try:
+        journaling = start_journaling(coordinator, stop_from_thread)
+    except BaseException as error:
+        coordinator.store.close()
+        raise (_out_of_date(folder, error) if isinstance(error, Fenced) else error) from error
     await serve(shell, server)
     gc.freeze()
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
@@ -126,8 +140,22 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     shell.watchers.close()
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)
+    fenced = None
+    if journaling is not None:
+        await loop.run_in_executor(None, journaling.stop)
+        fenced = journaling.journal.fenced
     coordinator.store.close()
+    if fenced is not None:
+        raise _out_of_date(folder, fenced)
     return InternalError.exit_code if shell.state.fatal is not None else 0
+
+
+def _out_of_date(folder: DataFolder, error: Fenced) -> Fenced:
+    """What the operator of a coordinator that is refused should know."""
+    return Fenced(
+        "a restored coordinator has taken over this pool and this one's metadata is out of date: put "
+        f"{folder.path} away, and use the other one ({error})"
+    )
 
 
 async def _tick(shell: Shell) -> None:
@@ -141,9 +169,34 @@ async def _tick(shell: Shell) -> None:
                 log.info("%d sessions were away for too long and have ended", ended)
 
 
+def restore_main(argv: Sequence[str]) -> int:
+    """`restore`: one line of JSON on stdout says what was restored. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="redfs.coordinator restore", description="make a lost coordinator anew")
+    parser.add_argument("--data", type=Path, required=True, help="folder for the metadata")
+    parser.add_argument("--node", action="append", default=[], metavar="HOST:PORT", help="data port of a storage node")
+    parser.add_argument("--pool-id", default="", help="refuse nodes of another pool")
+    parser.add_argument("--force", action="store_true", help="take what there is, though something may be missing")
+    parser.add_argument("--config", type=Path, help="settings (TOML); see docs/formats/coordinator.md")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, as in TOML")
+    arguments = parser.parse_args(argv)
+    _log_to(None, "WARNING")
+    try:
+        config = read_config(arguments.config, arguments.set)
+        with DataFolder(arguments.data) as folder:
+            done = restore(folder, config, arguments.node, arguments.pool_id, arguments.force)
+    except RedfsError as error:
+        print(f"redfs: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(done._asdict()))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The program. Returns the exit code."""
-    arguments = _arguments(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] == "restore":
+        return restore_main(words[1:])
+    arguments = _arguments(words)
     _log_to(arguments.log_file, arguments.log_level)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:

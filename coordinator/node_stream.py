@@ -1,8 +1,9 @@
 """One storage node's gRPC stream: its heartbeats in, deletions, tasks and questions for its inventory out.
 
 Deletions go out a page at a time, the next when the node has acknowledged the one before; what is not acknowledged is
-sent again. An inventory is compared with the rows page by page, in reader threads, and what differs is settled by
-commands that look again.
+sent again. None goes out before the journal has what doomed it: a restore could name deleted shards otherwise. An
+inventory is compared with the rows page by page, in reader threads, and what differs is settled by commands that look
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ import grpc.aio
 from redfs.coordinator import convert, nodes
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
 from redfs.core.errors import InvalidArgument, RedfsError, WrongFormat
-from redfs.core.tables import pack_shards, unpack_held_shards, unpack_shards
+from redfs.core.tables import (
+    META,
+    POSITION_KEY,
+    decode_u64,
+    encode_u64,
+    pack_shards,
+    unpack_held_shards,
+    unpack_shards,
+)
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.rpc_errors import failure_of
 
@@ -56,6 +65,8 @@ class NodeStream:
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._unacknowledged: set[tuple[int, int]] = set()
+        self._held_back: tuple[int, list[tuple[int, int]]] = (0, [])
+        """A page that waits for the journal to have the state that it was read from."""
         self._sent_s = 0.0
         self._pages: asyncio.Queue[_Page] = asyncio.Queue(MAX_INVENTORY_PAGES)
         self._inventory_id = 0
@@ -165,7 +176,7 @@ class NodeStream:
             await self._ask_inventory()
             now_s = self._clock.monotonic()
             if not self._unacknowledged or now_s - self._sent_s >= DELETE_AGAIN_S:
-                page = await self._shell.read(self._due)
+                page = await self._page()
                 if page:
                     self._unacknowledged = set(page)
                     self._sent_s = now_s
@@ -177,10 +188,23 @@ class NodeStream:
             except TimeoutError:
                 continue
 
-    def _due(self) -> list[tuple[int, int]]:
+    async def _page(self) -> list[tuple[int, int]]:
+        """Shards to delete now: none while the journal lacks what doomed them."""
+        if not self._held_back[1]:
+            self._held_back = await self._shell.read(self._due)
+        position, page = self._held_back
+        journal = self._shell.coordinator.journal
+        if page and journal is not None and journal.durable_position < position:
+            return []
+        self._held_back = (0, [])
+        return page
+
+    def _due(self) -> tuple[int, list[tuple[int, int]]]:
+        """(number of the last change list that the state was read at, shards)."""
         before_ns = self._clock.time_ns() - int(self._config.delete_grace_s * 1e9)
         with self._shell.coordinator.read() as kv:
-            return nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE)
+            position = decode_u64(kv.get(META, POSITION_KEY) or encode_u64(0))
+            return position, nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE)
 
     # -- inventory
 

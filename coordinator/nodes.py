@@ -1,8 +1,9 @@
 """Commands and comparisons of storage nodes: joining, failing, deletions done, and what a node holds against the rows.
 
 Nothing deletes a shard but a doomed row, and a row becomes doomed in two ways: its segment died or was aborted, or an
-inventory lists a shard that no row names. The second never touches segment ids that were not allocated here yet or are
-of a newer incarnation: then these tables are the older ones, and the shards somebody's data.
+inventory lists a shard that no row names. The second never touches segment ids that were not allocated here yet, are of
+a newer incarnation, or are of one that a restore ended and newer than what it knew: then these tables are the older
+ones, and the shards somebody's data.
 
 A refused node gets a final error that says why; it must not be let in by trying again.
 
@@ -29,6 +30,7 @@ from redfs.core.tables import (
     NODES,
     POOL_ID_KEY,
     SEGMENTS,
+    SEGMENTS_KNOWN_PREFIX,
     DamageRow,
     NodeRow,
     NodeState,
@@ -228,29 +230,34 @@ def compare_inventory(
         elif size != row.shard_bytes:
             missing.append((segment, shard, f"has {size} bytes instead of {row.shard_bytes}"))
     unknown = 0
-    incarnation, counter = _allocated(kv)
+    allocated = _allocated(kv)
     for segment, shard, _ in held:
         if segment >= resume:
             continue
         raw_row = kv.get(SEGMENTS, u64_key(segment))
         if _names(None if raw_row is None else decode_segment(raw_row), node_id, shard):
             continue
-        if _is_ours(segment, incarnation, counter):
+        if _is_ours(segment, allocated):
             surplus.append((segment, shard))
         else:
             unknown += 1
     return InventoryFindings(surplus, missing, unknown, resume)
 
 
-def _allocated(kv: ReadKv) -> tuple[int, int]:
+def _allocated(kv: ReadKv) -> dict[int, int]:
+    """incarnation -> the next segment counter in it; those that no restore ended early are not in it."""
+    known = {
+        decode_u64(key[len(SEGMENTS_KNOWN_PREFIX) :]): decode_u64(raw)
+        for key, raw in kv.scan(META, SEGMENTS_KNOWN_PREFIX, SEGMENTS_KNOWN_PREFIX + b"\xff" * 9)
+    }
     incarnation, counter = kv.get(META, INCARNATION_KEY), kv.get(META, NEXT_SEGMENT_KEY)
-    return (0 if incarnation is None else decode_u64(incarnation)), (1 if counter is None else decode_u64(counter))
+    now = 0 if incarnation is None else decode_u64(incarnation)
+    return known | {now: 1 if counter is None else decode_u64(counter)}
 
 
-def _is_ours(segment: int, incarnation: int, next_counter: int) -> bool:
-    """Whether the id was allocated by this pool's history: an older incarnation, or this one and handed out."""
-    born = segment_incarnation(segment)
-    return born < incarnation or (born == incarnation and segment & ((1 << SEGMENT_COUNTER_BITS) - 1) < next_counter)
+def _is_ours(segment: int, allocated: dict[int, int]) -> bool:
+    """Whether the id was allocated by this pool's history, as far as these tables know it."""
+    return segment & ((1 << SEGMENT_COUNTER_BITS) - 1) < allocated.get(segment_incarnation(segment), 0)
 
 
 def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], found: InventoryFindings, low: int) -> None:

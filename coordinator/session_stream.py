@@ -104,7 +104,9 @@ class SessionStream:
             if request.WhichOneof("body") != "open":
                 raise InvalidArgument("the first message of a session must be Open")
             # A mount that wrote before the nodes are back after a restart would be told that there are too few.
-            while not self._shell.coordinator.cluster.is_settled():
+            # And what it is told must be in the journal, where the nodes that keep it are coming.
+            coordinator = self._shell.coordinator
+            while not coordinator.cluster.is_settled() or not coordinator.journal_is_settled():
                 await asyncio.sleep(SETTLE_LOOK_S)
             opened = await self._shell.run(open_session(request.open))
         except RedfsError as error:
@@ -112,7 +114,6 @@ class SessionStream:
             await self._context.write(reply)
             return False
         self._session_id = opened.session_id
-        coordinator = self._shell.coordinator
         reply.open.CopyFrom(
             pb.OpenReply(
                 protocol=convert.protocol(),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redfs.coordinator.coordinator import MAX_BATCH, Command, Coordinator, Outcome
-from redfs.core.errors import NoSpace, RedfsError, Unavailable
+from redfs.core.errors import Fenced, NoSpace, RedfsError, Unavailable
 
 Answer = Callable[[Outcome], None]
 Deliver = Callable[[Sequence[tuple[Answer, Outcome]]], None]
@@ -114,6 +114,8 @@ class StateThread:
         """One job step; returns how many seconds jobs should rest."""
         try:
             self._coordinator.background_step()
+        except Fenced:
+            raise
         except NoSpace as error:
             log.warning("background work rests: %s", error)
             return FULL_DISK_PAUSE_S

@@ -20,8 +20,8 @@ from redfs.coordinator.hold_book import HoldBook
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.open_book import OpenBook
 from redfs.coordinator.progress import JobProgress
-from redfs.coordinator.remembered import RememberedBook
 from redfs.coordinator.redundancy import RedundancyBook
+from redfs.coordinator.remembered import RememberedBook
 from redfs.core.errors import InternalError
 from redfs.core.ids import block_birth_segment
 from redfs.core.kv import Change, Overlay, ReadKv

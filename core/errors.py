@@ -115,6 +115,13 @@ class RolledBack(RedfsError):
     exit_code = 14
 
 
+class Fenced(RedfsError):
+    """Another coordinator has taken over since: this one's metadata is out of date, and it must stop."""
+
+    code = "fenced"
+    exit_code = 15
+
+
 class InternalError(RedfsError):
     """An invariant does not hold: a bug in RedFS. Please report it with the log."""
 

@@ -80,6 +80,8 @@ POSITION_KEY = b"position"
 STATS_KEY = b"stats"
 NEXT_SEGMENT_KEY = b"next_segment"
 """Next segment counter of this incarnation."""
+SEGMENTS_KNOWN_PREFIX = b"segments_known"
+"""With an incarnation that a restore ended: the next segment counter of it, as far as was known then."""
 NEXT_VOLUME_KEY = b"next_volume"
 VOLUME_COUNT_KEY = b"volume_count"
 """Nodes of the tree, deleted ones too."""
@@ -109,6 +111,11 @@ ALL_U64 = b"\xff" * 9
 def u64_key(number: int) -> bytes:
     """The key of tables by one number."""
     return _U64.pack(number)
+
+
+def segments_known_key(incarnation: int) -> bytes:
+    """See SEGMENTS_KNOWN_PREFIX."""
+    return SEGMENTS_KNOWN_PREFIX + _U64.pack(incarnation)
 
 
 def pair_key(first: int, second: int) -> bytes:

@@ -176,6 +176,17 @@ class NodeConnection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def ask(self, header: Header, payload: Sequence[Buffer] = ()) -> Frame:
+        """Sends a request of another module's and receives its answer. Raises the error that the node answered with."""
+        return self._call(header, None, payload)
+
+    def detach(self) -> socket.socket:
+        """The socket, for a caller that goes on with it in its own way; this object is at its end."""
+        if self.unanswered:
+            raise InternalError("a connection with requests under way cannot be given away")
+        self.alive = False
+        return self._sock
+
     # -------------------------------------------------------------------- pipelining
 
     @property

@@ -23,6 +23,8 @@ from redfs.storage_node.config import NodeConfig
 from redfs.storage_node.disk import DiskFailed, FolderDisk, FolderLock
 from redfs.storage_node.heartbeat import Heartbeat, NodeFacts
 from redfs.storage_node.index import LmdbIndex
+from redfs.storage_node.journal import FOLDER as JOURNAL_FOLDER
+from redfs.storage_node.journal import Journal
 from redfs.storage_node.pacing import Courtesy
 from redfs.storage_node.peers import Peers
 from redfs.storage_node.recovery import open_store
@@ -79,9 +81,14 @@ class StorageNode:
                 self.config.limits,
                 self._on_disk_failure,
             )
+            self.journal = Journal(
+                FolderDisk(self.config.data / JOURNAL_FOLDER), lambda: self._identity.pool_id, self._on_disk_failure
+            )
+            self.journal.open()
+            undo.callback(self.journal.close)
             listener = self._listen(before.port)
             courtesy = Courtesy()
-            self.server = DataServer(listener, self.store, self._hello, courtesy)
+            self.server = DataServer(listener, self.store, self._hello, courtesy, self.journal)
             undo.callback(self.server.stop)
             self._remember_port()
             self.server.start()
@@ -107,6 +114,7 @@ class StorageNode:
         self._heartbeat.stop()
         self._tasks.stop()
         self.server.stop()
+        self.journal.close()
         if self.store.close():
             ids.save_state(self.disk, replace(self._state, clean=True))
             log.info("stopped cleanly")

@@ -24,6 +24,8 @@ from redfs.proto import frames
 from redfs.proto.data_plane import MAX_KEYS, MAX_PAGE, SHARD_INFO, Finding, digest_answer, pack_findings, unpack_keys
 from redfs.proto.frames import Accepted, Frame, Header, Hello
 from redfs.storage_node.budget import Budget
+from redfs.storage_node.journal import Journal
+from redfs.storage_node.journal_requests import JournalRequests
 from redfs.storage_node.pacing import Courtesy
 from redfs.storage_node.shard_store import ShardStore
 
@@ -46,9 +48,15 @@ class DataServer:
     """Serves a store on a listening socket."""
 
     def __init__(
-        self, listener: socket.socket, store: ShardStore, hello: Callable[[], Hello], courtesy: Courtesy | None = None
+        self,
+        listener: socket.socket,
+        store: ShardStore,
+        hello: Callable[[], Hello],
+        courtesy: Courtesy | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """`hello` is asked at each connection: the node may join its pool while it serves."""
+        self._journal = journal
         self._listener = listener
         self._store = store
         self._hello = hello
@@ -110,7 +118,9 @@ class DataServer:
         try:
             frames.set_timeouts(sock, frames.IO_TIMEOUT_S)
             client = frames.accept_hello(sock, self._hello())
-            Connection(sock, self._store, self._budget, self._courtesy, client).serve(self._stopping.is_set)
+            Connection(sock, self._store, self._budget, self._courtesy, client, self._journal).serve(
+                self._stopping.is_set
+            )
         except (RedfsError, OSError) as error:
             log.info("connection closed: %s", error)
         finally:
@@ -123,7 +133,13 @@ class Connection:
     """One client's requests."""
 
     def __init__(
-        self, sock: socket.socket, store: ShardStore, budget: Budget, courtesy: Courtesy, client: Accepted
+        self,
+        sock: socket.socket,
+        store: ShardStore,
+        budget: Budget,
+        courtesy: Courtesy,
+        client: Accepted,
+        journal: Journal | None = None,
     ) -> None:
         self._sock = sock
         self._store = store
@@ -141,6 +157,8 @@ class Connection:
             "verify": self._verify,
             "stat": self._stat,
         }
+        if journal is not None:
+            self._requests |= JournalRequests(journal, self._send, self._check_may_write).by_name
 
     def serve(self, stopping: Callable[[], bool]) -> None:
         """Until the client closes the connection or it breaks (Unavailable, WrongFormat)."""

@@ -21,6 +21,7 @@ from redfs import __version__
 from redfs.client.cli import (
     cluster_commands,
     console_commands,
+    coordinator_commands,
     copy_commands,
     diff_commands,
     job_commands,
@@ -84,6 +85,7 @@ for command in (
     job_commands.clean,
     console_commands.console,
     cluster_commands.cluster,
+    coordinator_commands.coordinator,
 ):
     redfs.add_command(command)
 for verb in schedule_commands.COMMANDS:

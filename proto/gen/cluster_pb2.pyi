@@ -1617,24 +1617,20 @@ class CheckSummary(_message.Message):
     def __init__(self, volumes: _Optional[int] = ..., records: _Optional[int] = ..., blocks: _Optional[int] = ..., segments: _Optional[int] = ...) -> None: ...
 
 class NodeReport(_message.Message):
-    __slots__ = ("hello", "heartbeat", "deleted", "inventory", "task_done", "scrubbed", "journal_appended", "journal_page")
+    __slots__ = ("hello", "heartbeat", "deleted", "inventory", "task_done", "scrubbed")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     TASK_DONE_FIELD_NUMBER: _ClassVar[int]
     SCRUBBED_FIELD_NUMBER: _ClassVar[int]
-    JOURNAL_APPENDED_FIELD_NUMBER: _ClassVar[int]
-    JOURNAL_PAGE_FIELD_NUMBER: _ClassVar[int]
     hello: NodeHello
     heartbeat: NodeHeartbeat
     deleted: ShardsDeleted
     inventory: Inventory
     task_done: TaskDone
     scrubbed: ShardsScrubbed
-    journal_appended: JournalAppended
-    journal_page: JournalPage
-    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., heartbeat: _Optional[_Union[NodeHeartbeat, _Mapping]] = ..., deleted: _Optional[_Union[ShardsDeleted, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., task_done: _Optional[_Union[TaskDone, _Mapping]] = ..., scrubbed: _Optional[_Union[ShardsScrubbed, _Mapping]] = ..., journal_appended: _Optional[_Union[JournalAppended, _Mapping]] = ..., journal_page: _Optional[_Union[JournalPage, _Mapping]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[NodeHello, _Mapping]] = ..., heartbeat: _Optional[_Union[NodeHeartbeat, _Mapping]] = ..., deleted: _Optional[_Union[ShardsDeleted, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., task_done: _Optional[_Union[TaskDone, _Mapping]] = ..., scrubbed: _Optional[_Union[ShardsScrubbed, _Mapping]] = ...) -> None: ...
 
 class NodeHello(_message.Message):
     __slots__ = ("protocol", "pool_id", "node_id", "disk_uuid", "address", "generation", "domain", "data_folder")
@@ -1691,7 +1687,7 @@ class Inventory(_message.Message):
     def __init__(self, inventory_id: _Optional[int] = ..., packed: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...
 
 class NodeOrder(_message.Message):
-    __slots__ = ("welcome", "delete", "send_inventory", "refused", "rebuild_shard", "pack_blocks", "scrub_shards", "cancel_task", "append_journal", "read_journal")
+    __slots__ = ("welcome", "delete", "send_inventory", "refused", "rebuild_shard", "pack_blocks", "scrub_shards", "cancel_task")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DELETE_FIELD_NUMBER: _ClassVar[int]
     SEND_INVENTORY_FIELD_NUMBER: _ClassVar[int]
@@ -1700,8 +1696,6 @@ class NodeOrder(_message.Message):
     PACK_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     SCRUB_SHARDS_FIELD_NUMBER: _ClassVar[int]
     CANCEL_TASK_FIELD_NUMBER: _ClassVar[int]
-    APPEND_JOURNAL_FIELD_NUMBER: _ClassVar[int]
-    READ_JOURNAL_FIELD_NUMBER: _ClassVar[int]
     welcome: NodeWelcome
     delete: DeleteShards
     send_inventory: SendInventory
@@ -1710,9 +1704,7 @@ class NodeOrder(_message.Message):
     pack_blocks: PackBlocks
     scrub_shards: ScrubShards
     cancel_task: CancelTask
-    append_journal: AppendJournal
-    read_journal: ReadJournal
-    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., delete: _Optional[_Union[DeleteShards, _Mapping]] = ..., send_inventory: _Optional[_Union[SendInventory, _Mapping]] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., rebuild_shard: _Optional[_Union[RebuildShard, _Mapping]] = ..., pack_blocks: _Optional[_Union[PackBlocks, _Mapping]] = ..., scrub_shards: _Optional[_Union[ScrubShards, _Mapping]] = ..., cancel_task: _Optional[_Union[CancelTask, _Mapping]] = ..., append_journal: _Optional[_Union[AppendJournal, _Mapping]] = ..., read_journal: _Optional[_Union[ReadJournal, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[NodeWelcome, _Mapping]] = ..., delete: _Optional[_Union[DeleteShards, _Mapping]] = ..., send_inventory: _Optional[_Union[SendInventory, _Mapping]] = ..., refused: _Optional[_Union[Failure, _Mapping]] = ..., rebuild_shard: _Optional[_Union[RebuildShard, _Mapping]] = ..., pack_blocks: _Optional[_Union[PackBlocks, _Mapping]] = ..., scrub_shards: _Optional[_Union[ScrubShards, _Mapping]] = ..., cancel_task: _Optional[_Union[CancelTask, _Mapping]] = ...) -> None: ...
 
 class NodeWelcome(_message.Message):
     __slots__ = ("protocol", "pool_id", "node_id", "heartbeat_s")
@@ -1847,67 +1839,3 @@ class ShardsScrubbed(_message.Message):
     bad: _containers.RepeatedCompositeFieldContainer[BadShard]
     done: bool
     def __init__(self, scrub_id: _Optional[int] = ..., upto_segment: _Optional[int] = ..., shards: _Optional[int] = ..., bytes: _Optional[int] = ..., bad: _Optional[_Iterable[_Union[BadShard, _Mapping]]] = ..., done: _Optional[bool] = ...) -> None: ...
-
-class AppendJournal(_message.Message):
-    __slots__ = ("term", "first_position", "last_position", "lists", "checkpoint_position", "piece", "rows", "last_piece", "drop_before")
-    TERM_FIELD_NUMBER: _ClassVar[int]
-    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
-    LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
-    LISTS_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
-    PIECE_FIELD_NUMBER: _ClassVar[int]
-    ROWS_FIELD_NUMBER: _ClassVar[int]
-    LAST_PIECE_FIELD_NUMBER: _ClassVar[int]
-    DROP_BEFORE_FIELD_NUMBER: _ClassVar[int]
-    term: int
-    first_position: int
-    last_position: int
-    lists: bytes
-    checkpoint_position: int
-    piece: int
-    rows: bytes
-    last_piece: bool
-    drop_before: int
-    def __init__(self, term: _Optional[int] = ..., first_position: _Optional[int] = ..., last_position: _Optional[int] = ..., lists: _Optional[bytes] = ..., checkpoint_position: _Optional[int] = ..., piece: _Optional[int] = ..., rows: _Optional[bytes] = ..., last_piece: _Optional[bool] = ..., drop_before: _Optional[int] = ...) -> None: ...
-
-class JournalAppended(_message.Message):
-    __slots__ = ("term", "position", "checkpoint_position", "failure")
-    TERM_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
-    FAILURE_FIELD_NUMBER: _ClassVar[int]
-    term: int
-    position: int
-    checkpoint_position: int
-    failure: Failure
-    def __init__(self, term: _Optional[int] = ..., position: _Optional[int] = ..., checkpoint_position: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
-
-class ReadJournal(_message.Message):
-    __slots__ = ("read_id", "term", "checkpoint", "after")
-    READ_ID_FIELD_NUMBER: _ClassVar[int]
-    TERM_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
-    AFTER_FIELD_NUMBER: _ClassVar[int]
-    read_id: int
-    term: int
-    checkpoint: bool
-    after: int
-    def __init__(self, read_id: _Optional[int] = ..., term: _Optional[int] = ..., checkpoint: _Optional[bool] = ..., after: _Optional[int] = ...) -> None: ...
-
-class JournalPage(_message.Message):
-    __slots__ = ("read_id", "highest_term", "checkpoint_position", "first_position", "last_position", "data", "last")
-    READ_ID_FIELD_NUMBER: _ClassVar[int]
-    HIGHEST_TERM_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_POSITION_FIELD_NUMBER: _ClassVar[int]
-    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
-    LAST_POSITION_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    LAST_FIELD_NUMBER: _ClassVar[int]
-    read_id: int
-    highest_term: int
-    checkpoint_position: int
-    first_position: int
-    last_position: int
-    data: bytes
-    last: bool
-    def __init__(self, read_id: _Optional[int] = ..., highest_term: _Optional[int] = ..., checkpoint_position: _Optional[int] = ..., first_position: _Optional[int] = ..., last_position: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ...) -> None: ...

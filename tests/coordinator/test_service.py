@@ -30,7 +30,7 @@ from redfs.core.errors import (
     TooFewNodes,
 )
 from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
-from redfs.core.tables import pack_held_shards, unpack_shards
+from redfs.core.tables import META, POSITION_KEY, decode_u64, pack_held_shards, unpack_shards
 from redfs.proto import rpc, rpc_errors
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
@@ -439,6 +439,55 @@ async def test_nodes_are_told_what_to_delete_and_asked_what_they_hold(tmp_path: 
         await until(lambda: w.coordinator.cluster.up() == set())
         status = await w.stub.GetStatus(pb.Empty())
         assert "has a failed disk" in status.problems[0]
+        await stream.close()
+
+
+class SlowJournal:
+    """A journal whose nodes are behind; counts how often it was asked how far they are."""
+
+    def __init__(self) -> None:
+        self.reached = 0
+        self.looks = 0
+
+    @property
+    def durable_position(self) -> int:
+        self.looks += 1
+        return self.reached
+
+    def begin(self, *_: object) -> None:
+        return None
+
+    def committed(self) -> None:
+        return None
+
+    def abandoned(self) -> None:
+        return None
+
+
+async def test_nothing_is_deleted_before_the_journal_has_its_doom(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=0, delete_grace_s=0.0) as w:
+        journal = SlowJournal()
+        w.coordinator.journal = journal  # type: ignore[assignment]
+        node = Node(w.channel, 0)
+        w.nodes.append(node)
+        await node.join()
+        await node.order()  # the inventory
+        await until(lambda: w.coordinator.cluster.up() == {1})
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v", protection="single"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        (opened,) = (await stream.call(open_segments=pb.OpenSegments(volume_id=volume, count=1))).segments
+        with w.coordinator.read() as kv:
+            journal.reached = decode_u64(kv.get(META, POSITION_KEY) or b"")
+        await stream.call(abort_segments=pb.AbortSegments(segment_ids=[opened.segment_id]))
+        looks = journal.looks
+        await until(lambda: journal.looks >= looks + 2)
+        with pytest.raises(TimeoutError):
+            await node.order(0.0)
+        with w.coordinator.read() as kv:
+            journal.reached = decode_u64(kv.get(META, POSITION_KEY) or b"")
+        order = await node.order()
+        assert unpack_shards(order.delete.packed) == [(opened.segment_id, 0)]
         await stream.close()
 
 
