@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from redfs.coordinator import job_starts, jobs, node_control, nodes
+from redfs.coordinator import job_starts, jobs, node_control, nodes, segments
 from redfs.coordinator.cluster import DOWN, DRAINING, OUT, SUSPECT, UP
 from redfs.coordinator.healing import commands
 from redfs.coordinator.healing.backoff import MAX_BACKOFF_S, MAX_HELD, Backoff
@@ -256,6 +256,27 @@ def test_a_drained_node_is_emptied_and_can_be_removed() -> None:
         pool.control(1, "in")
     pool.run(5)
     assert pool.problems() == []
+
+
+def test_a_node_is_not_empty_while_somebody_may_still_write_there() -> None:
+    pool = HealedPool()
+    client = pool.fill("v", "mirror:2", 2)
+    opened = client.open_segments(3)
+    node = opened[0][1].nodes[0]
+    pool.control(node, "drain")
+    for _ in range(4):
+        pool.run(8)
+        client.renew()
+    assert shown_jobs(pool)["drain"].subject == f"node {node}"
+    with pytest.raises(NotAllowed, match="still has shards"):
+        remove(pool, node)
+    pool.coordinator.execute(
+        lambda txn: segments.abort_segments(txn, client.session_id, [number for number, _ in opened])
+    )
+    pool.run(20)
+    assert shown_jobs(pool) == {}
+    remove(pool, node)
+    pool.assert_all_there()
 
 
 def test_a_node_that_was_in_use_in_between_is_not_removed() -> None:
