@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from redfs.coordinator import job_starts, jobs, node_control, nodes
+from redfs.coordinator import job_starts, jobs, node_control, nodes, segments
 from redfs.coordinator.cluster import DOWN, DRAINING, OUT, SUSPECT, UP
 from redfs.coordinator.healing import commands
 from redfs.coordinator.healing.backoff import MAX_BACKOFF_S, MAX_HELD, Backoff
@@ -256,6 +256,27 @@ def test_a_drained_node_is_emptied_and_can_be_removed() -> None:
         pool.control(1, "in")
     pool.run(5)
     assert pool.problems() == []
+
+
+def test_a_node_is_not_empty_while_somebody_may_still_write_there() -> None:
+    pool = HealedPool()
+    client = pool.fill("v", "mirror:2", 2)
+    opened = client.open_segments(3)
+    node = opened[0][1].nodes[0]
+    pool.control(node, "drain")
+    for _ in range(4):
+        pool.run(8)
+        client.renew()
+    assert shown_jobs(pool)["drain"].subject == f"node {node}"
+    with pytest.raises(NotAllowed, match="still has shards"):
+        remove(pool, node)
+    pool.coordinator.execute(
+        lambda txn: segments.abort_segments(txn, client.session_id, [number for number, _ in opened])
+    )
+    pool.run(20)
+    assert shown_jobs(pool) == {}
+    remove(pool, node)
+    pool.assert_all_there()
 
 
 def test_a_node_that_was_in_use_in_between_is_not_removed() -> None:
@@ -598,14 +619,29 @@ def test_how_a_node_is_shown() -> None:
 
 def test_a_node_gets_no_work_before_it_was_compared() -> None:
     pool = HealedPool(4)
-    stream = pool.coordinator.cluster.attached(1, pool.coordinator.cluster.view()[0].row)
-    pool.streams[1] = stream
+    cluster = pool.coordinator.cluster
+    stream = pool.streams[1] = cluster.attached(1, cluster.view()[0].row)
     for _ in range(20):
         pool.clock.now_s += 1
         pool.beat()
-    assert pool.coordinator.cluster.facts()[1].steady
-    assert not pool.coordinator.cluster.facts()[1].takes
-    pool.coordinator.cluster.compared(1, stream - 1)
-    assert not pool.coordinator.cluster.facts()[1].takes, "that was on another stream"
-    pool.coordinator.cluster.compared(1, stream)
-    assert pool.coordinator.cluster.facts()[1].takes
+    assert not cluster.facts()[1].takes
+    cluster.compared(1, stream - 1)
+    assert not cluster.facts()[1].takes, "that was on another stream"
+    cluster.compared(1, stream)
+    assert cluster.facts()[1].takes
+
+
+def test_a_node_gets_no_work_before_it_was_up_for_long_enough() -> None:
+    pool = HealedPool(4)
+    cluster = pool.coordinator.cluster
+    pool.streams[1] = cluster.attached(1, cluster.view()[0].row)
+    cluster.compared(1, pool.streams[1])
+    pool.beat()
+    for _ in range(4):
+        pool.clock.now_s += 1
+        pool.beat()
+        assert cluster.facts()[1].up
+        assert not cluster.facts()[1].takes
+    pool.clock.now_s += 1
+    pool.beat()
+    assert cluster.facts()[1].takes

@@ -178,8 +178,14 @@ async def test_a_task_that_fails_goes_to_another_node() -> None:
         await w.write(4)
         gone = next(node for node in w.nodes if node.held)
         full = next(node for node in w.nodes if node is not gone)
-        full.refuse = "the disk is full"
-        await w.stub.ControlNode(pb.NodeControl(node_id=gone.node_id, action="drain"))
+        for node in w.nodes:
+            node.refuse = "the disk is full"
+        drained = await w.stub.ControlNode(pb.NodeControl(node_id=gone.node_id, action="drain"))
+        assert drained.state == "draining"
+        refused = await error_of(w.stub.ControlNode(pb.NodeControl(node_id=gone.node_id, action="remove")))
+        assert "still has shards of" in str(refused)
+        for node in w.nodes:
+            node.refuse = "" if node is not full else node.refuse
         shown = await w.until_empty(gone.node_id)
         assert shown.state == "draining"
         async with asyncio.timeout(60):
