@@ -49,6 +49,7 @@ class FakePool:
         self.files: dict[int, dict[str, bytes]] = {}
         self.schedules: list[Data] = []
         self.jobs: list[Data] = []
+        self.scrub: Data = {"ended_ns": 0, "shards": 0, "bytes": 0, "bad": 0}
         self.copies: list[Data] = []
         self.freed_asked: list[list[str]] = []
         self.next_id = 1
@@ -230,6 +231,16 @@ class FakePool:
         self.notify(schedules=True)
         return found
 
+    def start_job(self, kind: str) -> Data:
+        job: Data = {
+            "job_id": 1 + len(self.jobs), "kind": kind, "state": "waiting", "subject": "all shards", "done": 0,
+            "done_bytes": 0, "total_bytes": 0, "rate": 0.0, "left_s": -1.0, "started_ns": self.now_ns,
+            "volume_id": 0, "allowed": ["pause", "cancel"],
+        }  # fmt: skip
+        self.jobs.append(job)
+        self.notify(jobs=True)
+        return job
+
     def control_job(self, job_id: int, action: str) -> Data:
         job = next((job for job in self.jobs if job["job_id"] == job_id), None)
         if job is None:
@@ -353,6 +364,7 @@ class FakePool:
             "volumes": len(self.volumes), "sessions": 3, "mounts": 3, "jobs": self.jobs,
             "uptime_s": 9000.0, "shards_to_delete": 0,
             "commits": 4242, "transactions": 900, "damage_reports": 0, "requests": 123_456, "figures": {},
+            "scrub": self.scrub,
         }  # fmt: skip
 
 

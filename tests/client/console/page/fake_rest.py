@@ -109,6 +109,7 @@ class FakeRest:
             Route("/volumes/{name}/rollback", self.change(self.roll_back), methods=["POST"]),
             Route("/volumes/{name}/schedules/{label}", self.change(self.set_schedule), methods=["PUT"]),
             Route("/volumes/{name}/schedules/{label}", self.change(self.remove_schedule), methods=["DELETE"]),
+            Route("/jobs", self.change(lambda r, b: self.pool.start_job(b["kind"])), methods=["POST"]),
             Route("/jobs/{job:int}/{action}", self.change(self.control_job), methods=["POST"]),
             Route("/freed", self.change(lambda r, b: self.pool.freed(b["names"])), methods=["POST"]),
             Route("/copies", self.change(self.copy), methods=["POST"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,20 @@ class TestNodes:
         expect(visit.page.locator(".node-card.down")).to_have_count(0)
         expect(visit.page.locator(".health")).to_contain_text("Healthy")
         expect(visit.page.locator(".problems > *")).to_have_count(0)
+
+    def test_what_the_last_scrub_found_and_another_one_begun(self, open_page: Open) -> None:
+        pool = busy_pool()
+        visit = open_page(pool, "#/nodes")
+        line = visit.page.locator("[data-scrub]")
+        expect(line).to_contain_text("Nothing was scrubbed yet")
+        line.get_by_role("button", name="Scrub now").click()
+        expect(line.get_by_role("button", name="Scrubbing")).to_be_disabled()
+        assert visit.changes() == [("POST", "/jobs", {"kind": "scrub"})]
+        pool.jobs.clear()
+        pool.scrub = {"ended_ns": time.time_ns() - 3 * 3600 * 10**9, "shards": 12_345, "bytes": 5 << 30, "bad": 2}
+        pool.notify(nodes=True)
+        expect(line).to_contain_text("Last scrub 3 h ago: 12,345 shards, 5 GiB, 2 bad ones found")
+        expect(line.get_by_role("button", name="Scrub now")).to_be_enabled()
 
 
 class TestJobs:
