@@ -327,6 +327,8 @@ class Cleaning:
     def _one_ended(self, task: asyncio.Task[None]) -> None:
         self._packs.discard(task)
         self._woken.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a packing broke off", exc_info=error)
 
     async def _look_by_itself(self) -> None:
         """Begins the job where that pays."""
