@@ -238,6 +238,11 @@ class Cluster:
         self.must(client, "redfs", "umount", f"/mnt/redfs/{volume}")
         client.mounted.remove(volume)
 
+    @staticmethod
+    def forget(client: Client) -> None:
+        """The client's container was killed: nothing is mounted there any more."""
+        client.mounted.clear()
+
     # ------------------------------------------------------------ the load
 
     def start_load(self, client: Client, volume: str, seed: int, pause_s: float = PAUSE_S) -> Running:
