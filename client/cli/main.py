@@ -78,6 +78,7 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    job_commands.rebalance,
     console_commands.console,
     cluster_commands.cluster,
 ):

@@ -64,8 +64,8 @@ function nodeCard(node) {
   const used = node.capacity_bytes ? node.used_bytes / node.capacity_bytes : 0;
   // What the list said, and the time since it was fetched.
   const seen = node.last_seen_s + (Date.now() - store.fetchedMs.nodes) / 1000;
-  const isUp = node.state === "up";
-  const state = isUp ? (seen > QUIET_S && node.last_seen_s > QUIET_S ? `up, last seen ${duration(seen)} ago` : "up") : `${node.state}, last seen ${duration(seen)} ago`;
+  const quiet = seen > QUIET_S && node.last_seen_s > QUIET_S;
+  const state = quiet || node.state === "down" ? `${node.state}, last seen ${duration(seen)} ago` : node.state;
   const fact = (name, value) => (value === "" || value === undefined ? null : [h("dt", {}, name), h("dd", {}, value)]);
   return h(
     "li",
