@@ -295,7 +295,8 @@ class Cluster:
         """Until no job runs and no shard waits for its deletion."""
 
         def idle() -> bool:
-            status = self.status()
+            with self.api() as pool:
+                status = pool.status()
             return not status.jobs and not status.shards_to_delete
 
         wait_for(idle, "jobs done and shards deleted", HEALED_S)
