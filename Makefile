@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test check format setup dev proto bench clean
+.PHONY: help demo demo-stop test test-cluster check format setup dev proto bench clean
 
 help: ## say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ test: dev ## everything: format, lint, types, layering, and all tests with real 
 	@scripts/setup dev --mount
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST)
+
+test-cluster: ## the tests with every part in a container of its own; installs Docker where it is missing
+	@scripts/setup dev --mount --containers
+	$(PYTEST) -m cluster
 
 check: dev lint ## format, lint, strict types, import layering, and the fast tests
 	$(PYTEST) -m "not slow and not mount"

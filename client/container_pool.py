@@ -324,6 +324,15 @@ class ContainerPool:
                 started.append("console")
         return Started(coordinator, self.console_url(), count, pool_id, started)
 
+    def start_node(self, number: int, data: Path | None) -> str:
+        """Starts one node of a pool that is up, made if need be; returns its HOST:PORT. Does not wait for it."""
+        network = self._network()
+        if network is None or not 0 <= number < MAX_NODES:
+            raise self._not_there()
+        host = str(ipaddress.IPv4Network(network.attrs["IPAM"]["Config"][0]["Subnet"])[FIRST_NODE_HOST + number])
+        self._run(f"node-{number}", host, data, self.containers(), self._extras.node, self.coordinator())
+        return f"{host}:{COORDINATOR_PORT + 1}"
+
     def _make_network(self, data: Path | None) -> Network:
         """Fixed addresses need a subnet that was said; the engine knows which one is free."""
         from docker.types import IPAMConfig, IPAMPool

@@ -25,6 +25,9 @@ MIN_PING_INTERVAL_MS = 5_000
 MAX_CONCURRENT_STREAMS = 4096
 """Calls and streams on one server at a time; sessions and nodes have one each."""
 RECONNECT_MIN_MS = 100
+CONNECT_TIMEOUT_MS = 5_000
+"""One attempt may take this long: on a bad network the first packet is lost and sent again after a second, and a busy
+machine answers late. gRPC calls it the least time between attempts, but refused ones are repeated sooner."""
 RECONNECT_MAX_MS = 2_000
 """A coordinator that restarts is back in a second or two: waiting longer between attempts only adds to that."""
 
@@ -39,7 +42,7 @@ _COMMON: list[tuple[str, Any]] = [
 _CHANNEL: list[tuple[str, Any]] = [
     *_COMMON,
     ("grpc.initial_reconnect_backoff_ms", RECONNECT_MIN_MS),
-    ("grpc.min_reconnect_backoff_ms", RECONNECT_MIN_MS),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_TIMEOUT_MS),
     ("grpc.max_reconnect_backoff_ms", RECONNECT_MAX_MS),
     ("grpc.enable_retries", 0),
     # Every open has its own connection, so that one closing does not disturb another in the same process.

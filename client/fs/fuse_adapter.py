@@ -510,7 +510,11 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def read(self, fh: int, off: int, size: int) -> Any:
-        data = await self.vfs.read(fh, off, size)
+        if self.vfs.is_shared:
+            with self._answers.reading(self.vfs.inode_of(fh)):
+                data = await self.vfs.read(fh, off, size)
+        else:
+            data = await self.vfs.read(fh, off, size)
         self.figures.read_bytes += len(data)
         return data
 

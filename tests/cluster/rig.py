@@ -33,6 +33,8 @@ TEST_LABEL = "redfs.test"
 """Its value is the id of the process that made the object."""
 WAIT_S = 90.0
 """For a condition that takes a second on an idle machine."""
+HEALED_S = 240.0
+"""For some dozen MiB to be made anew on a busy machine."""
 POLL_S = 0.1
 COMMAND_S = 120
 PAUSE_S = 60.0
@@ -101,6 +103,7 @@ class Cluster:
         self._disk_bytes = disk_bytes
         self._library = build_shim(folder)
         self._clients: dict[str, Client] = {}
+        self._dead: set[str] = set()
         words = [word for setting in (*SETTINGS, *settings) for word in ("--set", setting)]
         extras = Extras(
             coordinator=words,
@@ -129,6 +132,24 @@ class Cluster:
             self.make_disk(f"node-{number}")
         self.pool.start(self.nodes, self.data, console=False)
 
+    def add_node(self) -> str:
+        """One more, on an empty disk; returns its name. Does not wait for it."""
+        part = f"node-{self.nodes}"
+        self.make_disk(part)
+        self.pool.start_node(self.nodes, self.data)
+        self.nodes += 1
+        return part
+
+    def bury(self, part: str) -> int:
+        """Ends a node for good, its disk too; returns its number in the pool."""
+        node_id = self.node_id(part)
+        container = self.container(part)
+        self._dead.add(part)
+        container.remove(force=True, v=True)
+        subprocess.run(["umount", "--lazy", str(self.disk(part))], check=True, timeout=COMMAND_S)
+        self.disk(part).rmdir()
+        return node_id
+
     def make_disk(self, part: str) -> None:
         """An empty disk for the node, where it has none."""
         disk = self.disk(part)
@@ -146,8 +167,9 @@ class Cluster:
         return self.pool.containers()[part]
 
     def node_names(self) -> list[str]:
-        """All nodes."""
-        return [f"node-{number}" for number in range(self.nodes)]
+        """All nodes that were not buried."""
+        names = [f"node-{number}" for number in range(self.nodes)]
+        return [name for name in names if name not in self._dead]
 
     def api(self) -> Pool:
         """A connection to the coordinator."""
@@ -238,6 +260,11 @@ class Cluster:
         self.must(client, "redfs", "umount", f"/mnt/redfs/{volume}")
         client.mounted.remove(volume)
 
+    @staticmethod
+    def forget(client: Client) -> None:
+        """The client's container was killed: nothing is mounted there any more."""
+        client.mounted.clear()
+
     # ------------------------------------------------------------ the load
 
     def start_load(self, client: Client, volume: str, seed: int, pause_s: float = PAUSE_S) -> Running:
@@ -268,10 +295,36 @@ class Cluster:
         """Until no job runs and no shard waits for its deletion."""
 
         def idle() -> bool:
-            status = self.status()
+            with self.api() as pool:
+                status = pool.status()
             return not status.jobs and not status.shards_to_delete
 
-        wait_for(idle, "jobs done and shards deleted")
+        wait_for(idle, "jobs done and shards deleted", HEALED_S)
+
+    def wait_until_healthy(self) -> None:
+        """Until all that was lost has been made anew."""
+
+        def healthy() -> bool:
+            status = self.status()
+            return status.health == "ok" and not status.jobs
+
+        wait_for(healthy, "a healthy pool", HEALED_S)
+
+    def wait_until_out(self, node_ids: Sequence[int]) -> None:
+        """Until the pool has given these up."""
+        with self.api() as pool:
+
+            def out() -> bool:
+                states = {node.node_id: node.state for node in pool.nodes()}
+                return all(states.get(node_id) == "out" for node_id in node_ids)
+
+            wait_for(out, f"nodes {node_ids} given up")
+
+    def scrub(self) -> None:
+        """Every shard is read and checked, and what is bad made anew."""
+        with self.api() as pool:
+            pool.start_job("scrub")
+        self.wait_until_healthy()
 
     def remove_volume(self, volume: str) -> None:
         """Unmounts it everywhere and deletes it."""
@@ -332,6 +385,10 @@ class Running:
         """Ends it, and returns what it has to say."""
         (self.records / "stop").touch()
         wait_for(self._ended, f"the end of the load ({(self.records / 'said').read_text()})", PAUSE_S)
+        return self.result()
+
+    def result(self) -> dict[str, Any]:
+        """What it had to say when it ended."""
         result: dict[str, Any] = json.loads((self.records / "result.json").read_text())
         return result
 

@@ -88,3 +88,27 @@ async def test_programs_that_never_cease_to_ask_hold_nobody_back_for_ever() -> N
         await turns()
         await world.end(number)
     assert all(program.done() for program in asking)
+
+
+async def test_what_is_told_of_a_file_waits_for_reads_that_began_before() -> None:
+    """Else the kernel knows the greater size first, and shows zeros between the two ends."""
+    world, answers = World(), AttributeAnswers()
+    first, second = answers.reading(7), answers.reading(7)
+    first.__enter__()
+    asked = asyncio.ensure_future(answers.newest(7, world.look))
+    written = asyncio.ensure_future(answers.given(8))
+    await turns()
+    await world.end(0)
+    told = asyncio.ensure_future(answers.given(7))
+    await turns()
+    assert written.done(), "it is another file"
+    assert not asked.done()
+    assert not told.done()
+    second.__enter__()  # it began later, and is not waited for
+    first.__exit__(None, None, None)
+    await turns()
+    assert asked.done()
+    await turns()
+    second.__exit__(None, None, None)
+    await told
+    await answers.given(7)
