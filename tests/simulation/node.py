@@ -1,0 +1,192 @@
+"""A storage node's process in the simulation: the real shard store on a simulated disk, and the conversation with the
+coordinator. What is scripted here is only what the real node does in threads: heartbeats, and answers to orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redfs.core.errors import RedfsError, Unavailable
+from redfs.proto import rpc
+from redfs.proto.data_plane import pack_keys, unpack_keys
+from redfs.proto.gen import cluster_pb2 as pb
+from redfs.storage_node.heartbeat import INVENTORY_ROW
+from redfs.storage_node.shard_store import StoreLimits
+from tests.simulation.disk import PowerLost
+from tests.simulation.loop import Process, SimulatedLoop
+from tests.simulation.network import EOF, Endpoint, SimulatedNetwork, StreamEnd
+from tests.storage_node.rig import Rig
+
+CAPACITY_BYTES = 64 << 20
+FILE_BYTES = 64 * 1024
+"""A backing file: a handful of shards fill one."""
+ATTACH_PAUSE_S = 0.3
+INVENTORY_PAGE = 64
+
+
+class SimulatedNode:
+    """One machine with one disk, through all its lives."""
+
+    def __init__(self, loop: SimulatedLoop, network: SimulatedNetwork, number: int, seed: int) -> None:
+        self.loop = loop
+        self.network = network
+        self.number = number
+        self.node_id = 0
+        self.pool_id = ""
+        self.address = f"node:{number}"
+        self.capacity_bytes = CAPACITY_BYTES
+        self.rig = Rig(seed, StoreLimits(file_bytes=FILE_BYTES, reserve_bytes=0), CAPACITY_BYTES)
+        self.disk = self.rig.disk
+        self.lost_for_good = False
+        self.process = Process(self.address)
+        self.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self.process.alive
+
+    def start(self) -> None:
+        """A new process on what the disk holds."""
+        if self.lost_for_good:
+            return
+        self.process = Process(self.address)
+        try:
+            self.rig.start()
+        except PowerLost:
+            self.power_lost()
+            return
+        self.network.listen(self.address, Endpoint(self.process, self))
+        self.loop.spawn(self.process, self._stay_attached(), self.address)
+
+    # ------------------------------------------------------------ ends
+
+    def _die(self, *, silently: bool) -> None:
+        self.process.kill()
+        self.network.process_gone(self.process, silently=silently)
+
+    def kill(self) -> None:
+        """kill -9: what was written and not synced stays in memory of the machine."""
+        if self.is_up:
+            self._die(silently=False)
+            self.loop.call_later(self.loop.random.uniform(0.05, 2.0), self._restart, False)
+
+    def power_lost(self) -> None:
+        """The machine is off: what was not synced is in doubt."""
+        if self.is_up:
+            self._die(silently=self.loop.random.random() < 0.5)
+            self.loop.call_later(self.loop.random.uniform(0.2, 3.0), self._restart, True)
+
+    def _restart(self, power_cycle: bool) -> None:
+        if self.lost_for_good or self.is_up:
+            return
+        if power_cycle:
+            self.disk.restart()
+        else:
+            self.disk.kill()
+        self.start()
+
+    def lose_for_good(self) -> None:
+        """The machine burnt down with its disk."""
+        self.lost_for_good = True
+        if self.is_up:
+            self._die(silently=self.loop.random.random() < 0.5)
+
+    # ------------------------------------------------------------ data plane
+
+    def put(self, segment: int, shard: int, payload: bytes, checksum: int) -> None:
+        self._working(lambda: self.rig.store.put(segment, shard, payload, checksum))
+
+    def get(self, segment: int, shard: int, offset: int, length: int) -> bytes:
+        found: bytes = self._working(lambda: self.rig.store.read(segment, shard, offset, length))
+        if len(found) < length:
+            raise Unavailable("the file is shorter than its index says")
+        return found
+
+    def _working(self, job: Any) -> Any:
+        """Power may go in the middle: then nobody is answered. A disk that failed ends the process."""
+        try:
+            return job()
+        except PowerLost:
+            self.power_lost()
+        finally:
+            if self.rig.failures and self.is_up:
+                self.rig.failures.clear()
+                self.loop.call_later(0.05, self.kill)
+        raise Unavailable("the connection broke")
+
+    # ------------------------------------------------------------ the conversation with the coordinator
+
+    async def _stay_attached(self) -> None:
+        while True:
+            stream = self.network.connect(self.address, "coordinator", "Attach", self.process)
+            ticker: asyncio.Task[None] | None = None
+            try:
+                await stream.write(pb.NodeReport(hello=self._hello()))
+                while (order := await stream.read()) is not EOF:
+                    if order.HasField("welcome") and ticker is None:
+                        self.pool_id, self.node_id = order.welcome.pool_id, order.welcome.node_id
+                        ticker = asyncio.create_task(self._tick(stream, order.welcome.heartbeat_s))
+                    else:
+                        await self._carry_out(order, stream)
+            except ConnectionResetError:
+                pass
+            finally:
+                if ticker is not None:
+                    ticker.cancel()
+                stream.cancel()
+            await asyncio.sleep(self.loop.random.uniform(0.5, 1.0) * ATTACH_PAUSE_S)
+
+    def _hello(self) -> pb.NodeHello:
+        return pb.NodeHello(
+            protocol=pb.ProtocolVersion(version=rpc.PROTOCOL_VERSION),
+            pool_id=self.pool_id,
+            node_id=self.node_id,
+            disk_uuid=f"disk-{self.number}",
+            address=self.address,
+            generation=self.rig.store.generation,
+            data_folder="/disk",
+        )
+
+    async def _tick(self, stream: StreamEnd, period_s: float) -> None:
+        while True:
+            stat = self.rig.store.stat()
+            beat = pb.NodeHeartbeat(
+                capacity_bytes=stat.capacity_bytes,
+                used_bytes=stat.used_bytes,
+                free_bytes=stat.free_bytes,
+                shards=stat.shards,
+                failed=stat.failed,
+            )
+            try:
+                await stream.write(pb.NodeReport(heartbeat=beat))
+            except ConnectionResetError:
+                return
+            await asyncio.sleep(period_s)
+
+    async def _carry_out(self, order: pb.NodeOrder, stream: StreamEnd) -> None:
+        kind = order.WhichOneof("body")
+        if kind == "delete":
+            keys = unpack_keys(order.delete.packed)
+            try:
+                self._working(lambda: self.rig.store.delete(keys))
+            except RedfsError:
+                return
+            await stream.write(pb.NodeReport(deleted=pb.ShardsDeleted(packed=pack_keys(keys))))
+        elif kind == "send_inventory":
+            await self._send_inventory(order.send_inventory.inventory_id, stream)
+        elif kind == "refused":
+            raise AssertionError(f"node {self.number} was refused: {order.refused.message}")
+
+    async def _send_inventory(self, inventory_id: int, stream: StreamEnd) -> None:
+        after: tuple[int, int] | None = None
+        while True:
+            page = self.rig.store.list_page(after, INVENTORY_PAGE)
+            last = len(page) < INVENTORY_PAGE
+            packed = b"".join(INVENTORY_ROW.pack(i.segment, i.shard, i.payload_bytes) for i in page)
+            await stream.write(
+                pb.NodeReport(inventory=pb.Inventory(inventory_id=inventory_id, packed=packed, last=last))
+            )
+            if last:
+                return
+            after = (page[-1].segment, page[-1].shard)
