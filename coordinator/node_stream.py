@@ -176,9 +176,10 @@ class NodeStream:
                 continue
 
     def _due(self) -> list[tuple[int, int]]:
-        before_ns = self._clock.time_ns() - int(self._config.delete_grace_s * 1e9)
+        now_ns = self._clock.time_ns()
+        before_ns = now_ns - int(self._config.delete_grace_s * 1e9)
         with self._shell.coordinator.read() as kv:
-            return nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE)
+            return nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE, now_ns=now_ns)
 
     # -- inventory
 

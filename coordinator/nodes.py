@@ -127,11 +127,16 @@ def set_failed(txn: Txn, node_id: int) -> None:
 # ---------------------------------------------------------------- deletions
 
 
-def doomed_page(kv: ReadKv, node_id: int, before_ns: int, limit: int) -> list[tuple[int, int]]:
-    """Up to `limit` (segment, shard) that the node should delete now: doomed before that time."""
+def doomed_page(kv: ReadKv, node_id: int, before_ns: int, limit: int, *, now_ns: int) -> list[tuple[int, int]]:
+    """Up to `limit` (segment, shard) that the node should delete now: doomed before that time.
+
+    One from the future was doomed before the clock was set back. Nobody knows how long ago: it waits no longer, or its
+    space would be held for as long as the clock was wrong.
+    """
     page: list[tuple[int, int]] = []
     for key, raw in kv.scan(DOOMED, *doomed_range(node_id)):
-        if decode_i64(raw) <= before_ns:
+        doomed_ns = decode_i64(raw)
+        if doomed_ns <= before_ns or doomed_ns > now_ns:
             _, segment, shard = split_doomed_key(key)
             page.append((segment, shard))
             if len(page) >= limit:

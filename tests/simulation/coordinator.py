@@ -152,7 +152,7 @@ class SimulatedCoordinator:
             self.process.context.run(self._start)
         except NoSpace:
             self.process.kill()
-            self.loop.call_later(FULL_PAUSE_S, self._start_unless_up)
+            self.loop.outside(FULL_PAUSE_S, self._start_unless_up)
 
     def _start_unless_up(self) -> None:
         if not self.process.alive:
@@ -204,7 +204,7 @@ class SimulatedCoordinator:
             return
         self.process.kill()
         self.network.process_gone(self.process, silently=False)
-        self.loop.call_later(self.loop.random.uniform(0.05, 1.5), self._start_unless_up)
+        self.loop.outside(self.loop.random.uniform(0.05, 1.5), self._start_unless_up)
 
     # ------------------------------------------------------------ people's calls
 

@@ -254,7 +254,7 @@ class Chaos:
     # ------------------------------------------------------------ helpers
 
     def _later(self, delay_s: float, what: Callable[[], object]) -> None:
-        self._world.loop.call_later(delay_s, what)
+        self._world.loop.outside(delay_s, what)
 
     def _freeze(self, process: Process) -> None:
         loop = self._world.loop

@@ -108,6 +108,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Calls something inside of a process, unless it is dead by then."""
         self.call_at(self.clock.now_s + delay_s, callback, *args, context=process.context)
 
+    def outside(self, delay_s: float, callback: Callable[..., object], *args: Any) -> None:
+        """Calls something that is of no process: it happens whoever is dead by then."""
+        self.call_at(self.clock.now_s + delay_s, callback, *args, context=Context())
+
     def call_soon_threadsafe(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
@@ -164,6 +168,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         process.frozen = False
         self._ready.extend(process.held)
         process.held = []
+
+    def look_for_failures(self) -> None:
+        """Notes what tasks ended with that nobody took note of."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled() and task._log_traceback:
+                self.problems.append(f"{task.get_name()} ended with {task.exception()!r}")
 
     def run(self, main: Any) -> None:
         """Runs a coroutine to its end, then takes everything apart that is left."""

@@ -11,7 +11,7 @@ from redfs.core.errors import RedfsError, Unavailable
 from redfs.proto import rpc
 from redfs.proto.data_plane import pack_keys, unpack_keys
 from redfs.proto.gen import cluster_pb2 as pb
-from redfs.storage_node.heartbeat import INVENTORY_ROW
+from redfs.storage_node.heartbeat import INVENTORY_ROW, refusal
 from redfs.storage_node.shard_store import StoreLimits
 from tests.simulation.disk import PowerLost
 from tests.simulation.loop import Process, SimulatedLoop
@@ -69,13 +69,13 @@ class SimulatedNode:
         """kill -9: what was written and not synced stays in memory of the machine."""
         if self.is_up:
             self._die(silently=False)
-            self.loop.call_later(self.loop.random.uniform(0.05, 2.0), self._restart, False)
+            self.loop.outside(self.loop.random.uniform(0.05, 2.0), self._restart, False)
 
     def power_lost(self) -> None:
         """The machine is off: what was not synced is in doubt."""
         if self.is_up:
             self._die(silently=self.loop.random.random() < 0.5)
-            self.loop.call_later(self.loop.random.uniform(0.2, 3.0), self._restart, True)
+            self.loop.outside(self.loop.random.uniform(0.2, 3.0), self._restart, True)
 
     def _restart(self, power_cycle: bool) -> None:
         if self.lost_for_good or self.is_up:
@@ -112,7 +112,7 @@ class SimulatedNode:
         finally:
             if self.rig.failures and self.is_up:
                 self.rig.failures.clear()
-                self.loop.call_later(0.05, self.kill)
+                self.loop.outside(0.05, self.kill)
         raise Unavailable("the connection broke")
 
     # ------------------------------------------------------------ the conversation with the coordinator
@@ -176,7 +176,9 @@ class SimulatedNode:
         elif kind == "send_inventory":
             await self._send_inventory(order.send_inventory.inventory_id, stream)
         elif kind == "refused":
-            raise AssertionError(f"node {self.number} was refused: {order.refused.message}")
+            why = refusal(order.refused)
+            assert isinstance(why, Unavailable), f"node {self.number} is refused for good: {why}"
+            raise ConnectionResetError
 
     async def _send_inventory(self, inventory_id: int, stream: StreamEnd) -> None:
         after: tuple[int, int] | None = None

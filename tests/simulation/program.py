@@ -70,7 +70,7 @@ class Program:
         """kill -9 of the mount, and of the program with it; another one is started soon."""
         if self.mount is not None and self.mount.process.alive and not self.finished:
             self.mount.kill()
-            self.world.loop.call_later(self.world.loop.random.uniform(0.05, 1.0), self.start)
+            self.world.loop.outside(self.world.loop.random.uniform(0.05, 1.0), self.start)
 
     async def _live(self, mount: SimulatedMount, recover: bool) -> None:
         try:
