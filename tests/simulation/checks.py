@@ -37,6 +37,9 @@ async def check_everything(world: World) -> None:
     await world.until(lambda: _at_rest(world), REST_S, lambda: f"at rest: {_restless(world)}")
     _check_metadata(world)
     _check_shards(world)
+    for _ in range(2):
+        world.loop.look_for_failures()
+        await world.sleep(0.1)
 
 
 def _unfinished(world: World) -> str:

@@ -83,6 +83,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """What nobody caught."""
         self._tasks: list[asyncio.Task[Any]] = []
         """All there ever were: one that is collected while it waits would run its `finally` then."""
+        self._failed: list[asyncio.Task[Any]] = []
         self._selector = _Selector()
         self.set_task_factory(self._make_task)
         self.set_exception_handler(self._note_problem)
@@ -170,10 +171,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         process.held = []
 
     def look_for_failures(self) -> None:
-        """Notes what tasks ended with that nobody took note of."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled() and task._log_traceback:
-                self.problems.append(f"{task.get_name()} ended with {task.exception()!r}")
+        """Notes what tasks ended with that nobody took note of. One that has only just ended is looked at next time."""
+        failed = [task for task in self._tasks if task.done() and not task.cancelled() and task._log_traceback]
+        self.problems += [f"{t.get_name()} ended with {t!r}" for t in failed if t in self._failed]
+        self._failed = failed
 
     def run(self, main: Any) -> None:
         """Runs a coroutine to its end, then takes everything apart that is left."""

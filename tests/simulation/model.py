@@ -81,6 +81,11 @@ class VolumeModel:
     def written(self, ino: int, content: bytes) -> None:
         self.versions.setdefault(ino, []).append(content)
 
+    def cut(self, ino: int, size: int) -> None:
+        """The file was cut or extended: that may be there without the data that was written before, not the other way
+        round."""
+        self.versions[ino] += [content[:size].ljust(size, b"\0") for content in self.versions[ino]]
+
     def point(self, ino: int = 0) -> Durable:
         """What a barrier that begins now makes durable: all operations, and the data of one file, or of all (0)."""
         inodes = [ino] if ino else list(self.versions)

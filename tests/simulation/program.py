@@ -250,7 +250,7 @@ class Program:
         _, known = self._file()
         before = self.model.content(known.ino)
         size = self._random.choice((0, len(before) // 2, len(before) + 100))
-        self.model.written(known.ino, before[:size].ljust(size, b"\0"))
+        self.model.cut(known.ino, size)
         await self._again(lambda: mount.vfs.setattr(mount.ctx, known.ino, size=size))
 
     # ------------------------------------------------------------ the tree of volumes

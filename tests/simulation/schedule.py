@@ -20,6 +20,9 @@ FAULTS = 7
 STRIPED_BYTES = 8 * 1024
 """Flushes from here on are striped, instead of from 64 KiB on: so most schedules write both kinds."""
 
+SEGMENT_BYTES = 512 * 1024
+"""The largest segment, instead of 8 MiB."""
+
 
 class ScheduleFailed(AssertionError):
     """With the seed, what was done, and what was found."""
@@ -27,8 +30,11 @@ class ScheduleFailed(AssertionError):
 
 @contextmanager
 def small_segments() -> Iterator[None]:
-    """Stripes small flushes too, so that schedules are short."""
-    with mock.patch.object(store, "SMALL_FLUSH_BYTES", STRIPED_BYTES):
+    """Stripes small flushes too, and keeps no buffers of 12 MiB, so that schedules are short."""
+    with (
+        mock.patch.object(store, "SMALL_FLUSH_BYTES", STRIPED_BYTES),
+        mock.patch.object(store, "MAX_PAYLOAD_BYTES", SEGMENT_BYTES),
+    ):
         yield
 
 
