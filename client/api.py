@@ -35,6 +35,8 @@ ROLL_BACK_S = 60.0
 """Mounts get 10 s to write what they hold and 15 s to forget it; some may come meanwhile, and are held then as well."""
 COPY_TIMEOUT_S = 24 * 3600.0
 """A copy takes as long as it has files; the bound is for a coordinator that hangs."""
+REMOVE_NODE_S = 600.0
+"""For a look at every segment before a node is forgotten: a minute for ten millions."""
 COUNT_TIMEOUT_S = 3600.0
 """For a count over all slots of some volumes: some ten minutes for a billion, and room for a busy coordinator."""
 CHECK_TIMEOUT_S = 6 * 3600.0
@@ -277,6 +279,38 @@ class Pool:
         NotFound where it is done; NotAllowed for one that has to be done in the end.
         """
         return self._call("ControlJob", pb.Job, pb.JobControl(job_id=job_id, action=action))
+
+    def start_job(self, kind: str) -> pb.Job:
+        """Starts all that there is to do of a kind, `rebalance` say; the job that is there already, if one is.
+
+        InvalidArgument for another kind; Busy where one is there and paused.
+        """
+        return self._call("StartJob", pb.Job, pb.JobStart(kind=kind))
+
+    def follow_job(self, job_id: int) -> Iterator[pb.Job]:
+        """A job each time that it went on; ends when it is done, or was cancelled."""
+        for changed in self.watch():
+            if not changed.jobs:
+                continue
+            found = [job for job in self.jobs() if job.job_id == job_id]
+            yield from found
+            if not found:
+                return
+
+    def control_node(self, node_id: int, action: str) -> pb.Node:
+        """`drain`: moves what it holds to other nodes. `out`: makes it anew elsewhere, the node is not coming back.
+        `in`: uses it again. `remove`: forgets it. The node as it is then, or was.
+
+        NotFound; NotAllowed for what its state does not allow, and for removing one that still holds something.
+        """
+        request = pb.NodeControl(node_id=node_id, action=action)
+        return self._call("ControlNode", pb.Node, request, extra_s=REMOVE_NODE_S)
+
+    def drain(self, node_id: int) -> pb.Job | None:
+        """Drains a node: the job that does it. None: it is done already."""
+        self.control_node(node_id, "drain")
+        subject = f"node {node_id}"
+        return next((job for job in self.jobs() if job.kind == "drain" and job.subject == subject), None)
 
     def follow_deletion(self, volume_id: int) -> Iterator[pb.Job]:
         """The job that frees what a deleted node held, each time that it went on; ends when it is done."""

@@ -180,7 +180,7 @@ class NodeSide:
 
     def list_shards(self) -> None:
         """Asks the node for everything that it holds."""
-        if self.node.state != "up":
+        if self.node.state not in ("up", "suspect", "draining"):
             self.gap = f"{self.name} is {self.node.state}"
             return
 

@@ -87,12 +87,14 @@ def to_listed(row: VolumeRow) -> pb.Volume:
     )
 
 
-def to_node(node: NodeView, damaged_shards: int = 0, missing_shards: int = 0) -> pb.Node:
+def to_node(
+    node: NodeView, damaged_shards: int = 0, missing_shards: int = 0, segments: int = 0, allowed: Iterable[str] = ()
+) -> pb.Node:
     report = node.report
     return pb.Node(
         node_id=node.node_id,
         address=node.row.address,
-        state="up" if node.up else "down",
+        state=node.state,
         capacity_bytes=report.capacity_bytes,
         used_bytes=report.used_bytes,
         free_bytes=report.free_bytes,
@@ -105,6 +107,8 @@ def to_node(node: NodeView, damaged_shards: int = 0, missing_shards: int = 0) ->
         damaged_shards=damaged_shards,
         missing_shards=missing_shards,
         disk_failed=node.row.failed,
+        segments=segments,
+        allowed=allowed,
     )
 
 
@@ -224,6 +228,9 @@ def to_status(status: Status, requests: int, commits: int, transactions: int, da
         transactions=transactions,
         requests=requests,
         damage_reports=damage_reports,
+        endangered_segments=status.redundancy.endangered,
+        critical_segments=status.redundancy.critical,
+        lost_segments=status.redundancy.lost,
     )
 
 

@@ -17,6 +17,9 @@ from redfs.coordinator.watch import Topic
 from redfs.core.errors import InvalidArgument
 from redfs.core.policy import DEFAULT_POLICY, parse_policy
 
+MAX_HEAL_TASKS_PER_NODE = 16
+"""A node works on few tasks at once; more would only wait there, and hold up those of other kinds."""
+
 
 class Clock(Protocol):
     """Time, from outside."""
@@ -87,6 +90,10 @@ class CoordinatorConfig:
     """How often nodes report."""
     node_down_s: float = 5.0
     """A node without a report for this long is down: a few missed heartbeats, not one."""
+    down_out_s: float = 600.0
+    """A node that is away for this long is given up: what it holds is made anew on others. It may still come back."""
+    heal_tasks_per_node: int = 2
+    """Shards that are made on one node at a time: programs' reads and writes must keep at least half of the disks."""
     delete_grace_s: float = 5.0
     """Doomed shards wait this long before nodes delete them, for readers that looked them up just before."""
     inventory_interval_s: float = 3600.0
@@ -99,6 +106,10 @@ class CoordinatorConfig:
     """Fraction of each node that writes never get: room for rebuilds and cleaning, so that deletes always work."""
     schedule_min_s: float = 60.0
     """The shortest interval of snapshot schedules: snapshots cost metadata, and are for people to choose from."""
+    scrub_interval_s: float = 14 * 86400.0
+    """From the beginning of one scrub to the next; 0: only when somebody asks for one."""
+    scrub_bytes_per_s: int = 32 << 20
+    """At most so much is read for a scrub on each node; 0: no limit but the clients that come first."""
     reclaim_budget_rows: int = 256
     """Rows that one background step looks at: about 5 ms, the longest that commands wait for it."""
     map_bytes: int = 256 << 30
@@ -119,8 +130,16 @@ class CoordinatorConfig:
                 raise InvalidArgument(f"setting {name} must be more than 0")
         if self.node_down_s <= self.heartbeat_s:
             raise InvalidArgument("setting node_down_s must be more than heartbeat_s, or every node seems down")
+        if self.down_out_s <= self.node_down_s:
+            raise InvalidArgument("setting down_out_s must be more than node_down_s: a node is down before it is out")
+        if not 1 <= self.heal_tasks_per_node <= MAX_HEAL_TASKS_PER_NODE:
+            raise InvalidArgument(f"setting heal_tasks_per_node is 1 to {MAX_HEAL_TASKS_PER_NODE}")
         if not 0 <= self.hold_back < 1 or self.delete_grace_s < 0 or self.flush_deadline_s < 0:
             raise InvalidArgument("settings hold_back (0 to 1), delete_grace_s and flush_deadline_s cannot be negative")
+        if self.scrub_interval_s < 0 or not (self.scrub_bytes_per_s == 0 or self.scrub_bytes_per_s >= 1 << 16):
+            raise InvalidArgument(
+                "setting scrub_interval_s cannot be negative, scrub_bytes_per_s is 0 or at least 65536"
+            )
         if self.reclaim_budget_rows < 1 or self.map_bytes < 1 << 20:
             raise InvalidArgument(
                 "settings reclaim_budget_rows (at least 1) and map_bytes (at least 1 MiB) are too low"

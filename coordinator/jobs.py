@@ -1,15 +1,17 @@
 """The rows of background jobs: one for each thing that is to be done, found again after any crash.
 
-A job's key says what it works on, so asking twice for the same work makes one job. The steps are in `reclaim.py`. Jobs
-that are not paused take turns; a paused one stays where it is, also over restarts, until it is resumed.
+A job's key says what it works on, so asking twice for the same work makes one job. Those that work on the tables have
+their steps in `reclaim.py` and take turns; those that work on shards (from JobKind.REBUILD on) are looked after by who
+gives nodes their tasks, and never run here. A paused one stays where it is, also over restarts, until it is resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
+from redfs.coordinator import nodes
 from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.txn import Txn
 from redfs.core.errors import InvalidArgument, NotAllowed, NotFound
@@ -19,6 +21,7 @@ from redfs.core.tables import (
     NEXT_JOB_KEY,
     JobKind,
     JobRow,
+    NodeState,
     decode_job,
     encode_job,
     is_paused_job,
@@ -28,11 +31,23 @@ from redfs.core.tables import (
 from redfs.core.versions.weights import ALIVE, weight_of
 
 MAX_SHOWN_JOBS = 256
-"""Jobs that a status names, in the order of their keys."""
+"""Jobs that a status names: first those that work on shards, which are few, then the others, by their keys."""
 
-JOB_NAMES = {JobKind.RECLAIM_PIN: "reclaim", JobKind.RECLAIM_HEAD: "reclaim", JobKind.REAP: "reap"}
-CANCELLABLE: frozenset[JobKind] = frozenset()
-"""Kinds that may end before they are done. What the others free belongs to nobody any more: only they find it again."""
+JOB_NAMES = {
+    JobKind.RECLAIM_PIN: "reclaim",
+    JobKind.RECLAIM_HEAD: "reclaim",
+    JobKind.REAP: "reap",
+    JobKind.REBUILD: "rebuild",
+    JobKind.REPAIR: "repair",
+    JobKind.DRAIN: "drain",
+    JobKind.REBALANCE: "rebalance",
+    JobKind.SCRUB: "scrub",
+}
+CANCELLABLE = frozenset((JobKind.DRAIN, JobKind.REBALANCE, JobKind.SCRUB))
+"""Kinds that may end before they are done. What others free belongs to nobody any more: only they find it again. And
+without a rebuild or a repair the data would stay without its protection."""
+_FIRST_ON_SHARDS = bytes([JobKind.REBUILD])
+"""Keys from here on are of jobs that work on shards."""
 PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
 
 
@@ -67,6 +82,18 @@ def bytes_of_pin(txn: Txn, lineage: int, epoch: int) -> int:
     return weight.logical_bytes
 
 
+def ensure_job(txn: Txn, kind: JobKind, first: int, subject: str, total_bytes: int = 0) -> tuple[bytes, JobRow]:
+    """A job that works on shards: the one that is there, or a new one. Its key and row."""
+    key = job_key(kind, first)
+    raw = txn.kv.get(JOBS, key)
+    if raw is not None:
+        return key, decode_job(raw)
+    row = JobRow(txn.next_number(NEXT_JOB_KEY), 0, 0, b"", subject, started_ns=txn.now_ns, total_bytes=total_bytes)
+    txn.kv.put(JOBS, key, encode_job(row))
+    txn.after_commit.append(txn.env.redundancy.is_stale)
+    return key, row
+
+
 def end_job(txn: Txn, key: bytes, row: JobRow) -> None:
     """Takes a job away: done, or without an object."""
     txn.kv.delete(JOBS, key)
@@ -87,8 +114,8 @@ def all_jobs(kv: ReadKv) -> Iterator[tuple[bytes, JobRow]]:
 
 
 def next_job(kv: ReadKv, after: bytes) -> bytes | None:
-    """The key of the next job that is not paused, around the end back to the first."""
-    for start, end in ((after, b"\xff"), (b"", after)):
+    """The key of the next job on the tables that is not paused, around the end back to the first."""
+    for start, end in ((after, _FIRST_ON_SHARDS), (b"", after)):
         for key, raw in kv.scan(JOBS, start, end):
             if not is_paused_job(raw):
                 return key
@@ -104,17 +131,26 @@ def control_job(txn: Txn, job_id: int, action: str) -> tuple[bytes, JobRow]:
     if action not in (PAUSE, RESUME, CANCEL):
         raise InvalidArgument(f"{action!r} is nothing that a job can do: use pause, resume or cancel")
     if action == CANCEL:
-        if split_job_key(key)[0] not in CANCELLABLE:
-            raise NotAllowed(
-                f"job {job_id} frees what belongs to nobody any more, so it has to be done in the end: pause it instead"
-            )
-        end_job(txn, key, row)
+        _cancel(txn, key, row)
         return key, row
     row = row._replace(paused=action == PAUSE)
     txn.kv.put(JOBS, key, encode_job(row))
+    txn.after_commit.append(txn.env.redundancy.is_stale)
     if row.paused:
         txn.after_commit.append(lambda: txn.env.progress.forget(job_id))
     return key, row
+
+
+def _cancel(txn: Txn, key: bytes, row: JobRow) -> None:
+    kind, first, _ = split_job_key(key)
+    if kind not in CANCELLABLE:
+        why = "frees what belongs to nobody any more" if kind < JobKind.REBUILD else "brings back lost protection"
+        raise NotAllowed(f"job {row.job_id} {why}, so it has to be done in the end: pause it instead")
+    if kind == JobKind.DRAIN and nodes.find_node(txn.kv, first) is not None:
+        # What has moved stays where it is; the node is used again.
+        nodes.set_state(txn, first, NodeState.IN)
+    end_job(txn, key, row)
+    txn.after_commit.append(txn.env.redundancy.is_stale)
 
 
 def _find(txn: Txn, job_id: int) -> tuple[bytes, JobRow]:
@@ -161,4 +197,5 @@ def show_job(key: bytes, row: JobRow, progress: JobProgress) -> ShownJob:
 
 def shown_jobs(kv: ReadKv, progress: JobProgress) -> list[ShownJob]:
     """The first jobs, for a status."""
-    return [show_job(key, row, progress) for key, row in islice(all_jobs(kv), MAX_SHOWN_JOBS)]
+    rows = chain(kv.scan(JOBS, _FIRST_ON_SHARDS, b"\xff"), kv.scan(JOBS, b"", _FIRST_ON_SHARDS))
+    return [show_job(key, decode_job(raw), progress) for key, raw in islice(rows, MAX_SHOWN_JOBS)]

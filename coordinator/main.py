@@ -22,8 +22,10 @@ import uvloop
 
 from redfs.coordinator.coordinator import ALL_TABLES, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig, SystemClock, SystemRandomness
+from redfs.coordinator.healing.worker import Worker
 from redfs.coordinator.identity import DataFolder, publish
 from redfs.coordinator.scheduler import scheduler_of
+from redfs.coordinator.scrub import Scrubber
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import STORE_FILE, LmdbStore
@@ -114,9 +116,11 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
     ticker = asyncio.create_task(_tick(shell), name="ticker")
     scheduling = asyncio.create_task(scheduler_of(shell).run_for_ever(), name="scheduler")
+    scrubbing = asyncio.create_task(Scrubber(shell).run_for_ever(), name="scrubber")
+    healing = asyncio.create_task(Worker(shell).run_for_ever(), name="healing")
     await stop.wait()
     log.info("stopping")
-    await cancel_and_wait([ticker, scheduling])
+    await cancel_and_wait([ticker, scheduling, healing, scrubbing])
     shell.watchers.close()
     await server.stop(STOP_GRACE_S)
     await loop.run_in_executor(None, shell.stop)

@@ -139,6 +139,8 @@ class NodeStream:
                 await self._pages.put(_Page(page.inventory_id, unpack_held_shards(page.packed), page.last))
             elif body == "task_done":
                 self._shell.node_tasks.done(self._node_id, report.task_done)
+            elif body == "scrubbed":
+                self._shell.node_tasks.scrubbed(self._node_id, report.scrubbed)
             else:
                 log.warning("node %d sent something that is not known here: %s", self._node_id, body)
 
@@ -209,6 +211,8 @@ class NodeStream:
             await self._compare([h for h in held if h[0] < high], low, high)
             held = [h for h in held if h[0] >= high]
             low = high
+            if page.last:
+                self._cluster.compared(self._node_id, self._stream)
 
     async def _compare(self, held: list[tuple[int, int, int]], low: int, high: int) -> None:
         asked_ns = self._asked_ns

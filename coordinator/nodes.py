@@ -5,6 +5,9 @@ inventory lists a shard that no row names. The second never touches segment ids 
 of a newer incarnation: then these tables are the older ones, and the shards somebody's data.
 
 A refused node gets a final error that says why; it must not be let in by trying again.
+
+What people or time have made of a node (`NodeState`) stays with it when it attaches. One that was given up because it
+was away is let in again by a command of its own, when it has been up for long enough (`healing/`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from redfs.core.tables import (
     SEGMENTS,
     DamageRow,
     NodeRow,
+    NodeState,
     SegmentRow,
     SegmentState,
     decode_damage,
@@ -39,6 +43,7 @@ from redfs.core.tables import (
     doomed_range,
     encode_damage,
     encode_node,
+    encode_u64,
     shard_key,
     split_doomed_key,
     u64_key,
@@ -86,6 +91,10 @@ def register(txn: Txn, hello: Hello) -> tuple[int, NodeRow]:
     node_id = hello.node_id or next((n for n, row in known if row.disk_uuid == hello.disk_uuid), 0)
     row = dict(known).get(node_id)
     if row is None:
+        if 0 < hello.node_id < decode_u64(txn.kv.get(META, NEXT_NODE_KEY) or encode_u64(1)):
+            raise WrongFormat(
+                f"node {hello.node_id} was removed from pool {pool_id}: wipe its disk to let it join as a new one"
+            )
         if hello.node_id:
             raise NotFound(f"node {hello.node_id} is not known in pool {pool_id}: its metadata is older than the disk")
         if len(known) >= MAX_NODES:
@@ -112,16 +121,39 @@ def register(txn: Txn, hello: Hello) -> tuple[int, NodeRow]:
     return node_id, row
 
 
+def find_node(kv: ReadKv, node_id: int) -> NodeRow | None:
+    raw = kv.get(NODES, u64_key(node_id))
+    return None if raw is None else decode_node(raw)
+
+
+def require_node(kv: ReadKv, node_id: int) -> NodeRow:
+    """NotFound."""
+    row = find_node(kv, node_id)
+    if row is None:
+        raise NotFound(f"no node has the id {node_id}: `redfs node ls` lists those that there are")
+    return row
+
+
 def set_failed(txn: Txn, node_id: int) -> None:
     """The node says that its disk failed: nothing is written to it until it comes back with a new start."""
-    raw = txn.kv.get(NODES, u64_key(node_id))
-    if raw is None:
-        raise NotFound(f"no node has the id {node_id}")
-    row = decode_node(raw)
+    row = require_node(txn.kv, node_id)
     if not row.failed:
-        row = row._replace(failed=True)
-        txn.kv.put(NODES, u64_key(node_id), encode_node(row))
-        txn.after_commit.append(lambda: txn.env.cluster.set_row(node_id, row))
+        _store(txn, node_id, row._replace(failed=True))
+
+
+def set_state(txn: Txn, node_id: int, state: NodeState) -> NodeRow:
+    """What people or time make of a node. NotFound. Safe to repeat."""
+    row = require_node(txn.kv, node_id)
+    if row.state != state:
+        row = row._replace(state=state)
+        _store(txn, node_id, row)
+    return row
+
+
+def _store(txn: Txn, node_id: int, row: NodeRow) -> None:
+    txn.kv.put(NODES, u64_key(node_id), encode_node(row))
+    txn.after_commit.append(lambda: txn.env.cluster.set_row(node_id, row))
+    txn.after_commit.append(txn.env.redundancy.is_stale)
 
 
 # ---------------------------------------------------------------- deletions
@@ -245,6 +277,7 @@ def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], foun
         segment, shard = int.from_bytes(key[:8], "big"), int.from_bytes(key[8:], "big")
         if damage.missing and damage.node_id == node_id and (segment, shard) in there:
             txn.kv.delete(DAMAGE, key)
+            txn.after_commit.append(txn.env.redundancy.is_stale)
 
 
 def report_damage(txn: Txn, segment: int, shard: int, reason: str) -> bool:
@@ -256,11 +289,23 @@ def report_damage(txn: Txn, segment: int, shard: int, reason: str) -> bool:
     return True
 
 
+def report_bad(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> bool:
+    """A storage node found another's (or its own) shard bad. False where the shard does not lie there any more."""
+    row = txn.segment(segment)
+    if row is None or not 0 <= shard < len(row.nodes) or row.nodes[shard] != node_id:
+        return False
+    _remember_damage(txn, node_id, segment, shard, reason, missing=missing)
+    return True
+
+
 def _remember_damage(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> None:
     key = shard_key(segment, shard)
-    if txn.kv.get(DAMAGE, key) is not None:
+    known = txn.kv.get(DAMAGE, key)
+    # What was known of another node, which had the shard before, says nothing about this one.
+    if known is not None and decode_damage(known).node_id == node_id:
         return
     if sum(1 for _ in txn.kv.scan(DAMAGE, b"", b"\xff" * 11)) >= MAX_DAMAGE_ROWS:
         return
     row = DamageRow(node_id, txn.now_ns, missing, reason[:MAX_TEXT_CHARS])
     txn.kv.put(DAMAGE, key, encode_damage(row))
+    txn.after_commit.append(txn.env.redundancy.is_stale)

@@ -7,6 +7,7 @@ drive it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -22,7 +23,9 @@ from redfs.coordinator import (
     shared_operations,
     shared_writes,
 )
+from redfs.coordinator.cluster import NodeView
 from redfs.coordinator.coordinator import Command, Coordinator
+from redfs.coordinator.node_control import allowed_actions
 from redfs.coordinator.shared_looks import is_quick_look, look
 from redfs.coordinator.status import count_damage
 from redfs.coordinator.txn import Txn
@@ -33,7 +36,7 @@ from redfs.core.errors import InvalidArgument, LeaseLapsed
 from redfs.core.kv import ReadKv
 from redfs.core.policy import shrink
 from redfs.core.records import Kind
-from redfs.core.tables import READING_ONLY, SHARING, Access, VolumeKind, VolumeRow
+from redfs.core.tables import READING_ONLY, SHARING, Access, NodeRow, VolumeKind, VolumeRow
 from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree, operations_on
 from redfs.proto.gen import cluster_pb2 as pb
@@ -298,7 +301,7 @@ class Requests:
 
     def _stat_volume(self, session_id: int, request: pb.StatVolume) -> Answer:
         cluster = self._coordinator.cluster
-        up = len(cluster.up())
+        up = cluster.writable()
         with self._coordinator.read() as kv:
             row = reads.volume_reader(kv, session_id, request.volume_id, self._ancestry).row
             total = cluster.total_plain_bytes(shrink(row.policy, up, 1)) if up else 0
@@ -462,9 +465,27 @@ def node_list_for_people(coordinator: Coordinator) -> pb.ListNodesReply:
     """The same, with what is wrong on each."""
     with coordinator.read() as kv:
         damage = count_damage(kv)
-    nodes = coordinator.cluster.view()
-    return pb.ListNodesReply(
-        nodes=[convert.to_node(n, damage[n.node_id, False], damage[n.node_id, True]) for n in nodes]
+    return pb.ListNodesReply(nodes=[_node_for_people(coordinator, n, damage) for n in coordinator.cluster.view()])
+
+
+def show_node(coordinator: Coordinator, node_id: int, row: NodeRow) -> pb.Node:
+    """A node after something was asked of it; `row`: as it is then, or was, where it was removed."""
+    with coordinator.read() as kv:
+        damage = count_damage(kv)
+    view = next((n for n in coordinator.cluster.view() if n.node_id == node_id), None)
+    if view is None:
+        return pb.Node(node_id=node_id, address=row.address, state="out", domain=row.domain)
+    return _node_for_people(coordinator, view, damage)
+
+
+def _node_for_people(coordinator: Coordinator, node: NodeView, damage: Counter[tuple[int, bool]]) -> pb.Node:
+    segments = coordinator.env.redundancy.segments_on(node.node_id)
+    return convert.to_node(
+        node,
+        damage[node.node_id, False],
+        damage[node.node_id, True],
+        segments or 0,
+        allowed_actions(node.row, segments),
     )
 
 

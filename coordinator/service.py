@@ -16,10 +16,11 @@ from typing import Any, TypeVar, cast
 
 import grpc.aio
 
-from redfs.coordinator import check, convert, jobs, requests, schedules, sessions, usage, volumes
+from redfs.coordinator import check, convert, jobs, node_control, requests, schedules, scrub, sessions, usage, volumes
 from redfs.coordinator.coordinator import Command
 from redfs.coordinator.copies import require_target
 from redfs.coordinator.differences import Differences
+from redfs.coordinator.job_starts import start_job
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.returning import Returning
 from redfs.coordinator.rolling_back import RollingBack
@@ -30,7 +31,7 @@ from redfs.coordinator.status import pool_status
 from redfs.coordinator.txn import Txn
 from redfs.coordinator.watch import Topic
 from redfs.core.errors import Busy, InvalidArgument, RedfsError, Unavailable
-from redfs.core.tables import VolumeKind, VolumeRow
+from redfs.core.tables import NodeRow, VolumeKind, VolumeRow
 from redfs.core.versions.reader import VersionReader
 from redfs.core.volume_tree import ReadTree
 from redfs.proto import rpc_errors
@@ -235,6 +236,8 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         c = self._coordinator
         shown = convert.to_status(status, c.requests, c.commits, c.transactions, c.damage_reports)
         shown.figures.CopyFrom(convert.to_figures(c.env.figures.total()))
+        with c.read() as kv:
+            shown.scrub.CopyFrom(scrub.to_message(scrub.last_scrub(kv)))
         return shown
 
     async def Watch(self, _: pb.WatchRequest, context: Any) -> None:  # noqa: N802
@@ -280,6 +283,30 @@ class CoordinatorServicer(cluster_pb2_grpc.CoordinatorServiceServicer):
         work = self._shell.run(lambda txn: jobs.control_job(txn, request.job_id, request.action))
         key, row = await _answer(context, work)
         return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
+
+    async def StartJob(self, request: pb.JobStart, context: Any) -> pb.Job:  # noqa: N802
+        key, row = await _answer(context, self._shell.run(lambda txn: start_job(txn, request.kind)))
+        return convert.to_job(jobs.show_job(key, row, self._coordinator.env.progress))
+
+    async def ControlNode(self, request: pb.NodeControl, context: Any) -> pb.Node:  # noqa: N802
+        if request.action == node_control.REMOVE:
+            row = await _answer(context, self._remove_node(request.node_id))
+        else:
+            wanted = request.node_id, request.action
+            row = await _answer(context, self._shell.run(lambda txn: node_control.control(txn, *wanted)))
+        return await self._shell.read(lambda: requests.show_node(self._coordinator, request.node_id, row))
+
+    async def _remove_node(self, node_id: int) -> NodeRow:
+        """Forgets a node once it was seen that nothing lies there; which stays so, as it is not in."""
+        changes = self._coordinator.cluster.state_changes(node_id)
+        with self._coordinator.read() as kv:
+            row = node_control.require_not_in(kv, node_id)
+        count = await self._shell.read(lambda: node_control.count_segments(self._coordinator.read, node_id))
+        if count:
+            raise node_control.refuse_to_remove(node_id, row, count)
+        while await self._shell.run(lambda txn: node_control.forget_doomed(txn, node_id)):
+            continue
+        return await self._shell.run(lambda txn: node_control.remove(txn, node_id, changes))
 
     async def Check(self, _: pb.CheckRequest, context: Any) -> None:  # noqa: N802
         if self._checking:

@@ -554,7 +554,7 @@ def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Gra
 
 def writable_bytes(txn: Txn, volume: VolumeRow, except_for: bytes = b"") -> int:
     """Plain bytes that can still be promised to the volume: what fits, less what is promised to others."""
-    nodes = len(txn.env.cluster.up())
+    nodes = txn.env.cluster.writable()
     if not nodes:
         return 0
     layout = shrink(volume.policy, nodes, 1)

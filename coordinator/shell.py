@@ -72,7 +72,7 @@ class Shell:
         coordinator.env.hooks.session_ended = lambda session: self.call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self.call_on_loop(self._tell_gone, session, volume)
         coordinator.env.hooks.shards_doomed = lambda node: self.call_on_loop(self._wake_node, node)
-        self.watchers = Watchers(coordinator.cluster.up, self.call_on_loop, coordinator.env.clock.monotonic)
+        self.watchers = Watchers(coordinator.cluster.states, self.call_on_loop, coordinator.env.clock.monotonic)
         coordinator.env.hooks.changed = self.watchers.changed
         coordinator.cluster.on_change = lambda numbers: self.watchers.changed(Topic.REPORTS if numbers else Topic.NODES)
         self.turns = Turns()

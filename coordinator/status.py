@@ -6,9 +6,11 @@ from collections import Counter
 from typing import NamedTuple
 
 from redfs.coordinator import schedules
-from redfs.coordinator.cluster import NodeView
+from redfs.coordinator.cluster import DOWN, OUT, SUSPECT, NodeView
 from redfs.coordinator.coordinator import Coordinator
+from redfs.coordinator.healing_said import healing_problems
 from redfs.coordinator.jobs import ShownJob, shown_jobs
+from redfs.coordinator.redundancy import Redundancy
 from redfs.core.kv import ReadKv
 from redfs.core.policy import Policy
 from redfs.core.tables import (
@@ -23,6 +25,7 @@ from redfs.core.tables import (
     VolumeState,
     decode_damage,
     decode_stats,
+    split_doomed_key,
 )
 from redfs.core.volume_tree import ReadTree
 
@@ -45,6 +48,7 @@ class Status(NamedTuple):
     jobs: list[ShownJob]
     shards_to_delete: int
     uptime_s: float
+    redundancy: Redundancy = Redundancy()
 
 
 def read_totals(kv: ReadKv) -> StatsRow:
@@ -55,6 +59,8 @@ def read_totals(kv: ReadKv) -> StatsRow:
 def pool_status(coordinator: Coordinator) -> Status:
     """Everything at one committed state."""
     nodes = coordinator.cluster.view()
+    book = coordinator.env.redundancy
+    redundancy = book.last or Redundancy()
     with coordinator.read() as kv:
         policies: Counter[Policy] = Counter()
         volumes = 0
@@ -62,23 +68,34 @@ def pool_status(coordinator: Coordinator) -> Status:
             volumes += row.state == VolumeState.OK
             if row.kind != VolumeKind.ZERO and row.state == VolumeState.OK:
                 policies[row.policy] += 1
-        problems, failed = node_problems(nodes, list(policies))
+        jobs = shown_jobs(kv, coordinator.env.progress)
+        problems, failed = node_problems(_that_matter(nodes, redundancy), list(policies))
+        problems += healing_problems(redundancy, book.kept_in, nodes, jobs, coordinator.config.down_out_s)
         problems += _damage_problems(kv)
         problems += schedules.problems(schedules.all_schedules(kv, 0, coordinator.env.unwritten_schedule_errors))
-        jobs = shown_jobs(kv, coordinator.env.progress)
         doomed = 0
-        for _ in kv.scan(DOOMED, b"", b"\xff" * 15):
-            doomed += 1
+        gone = {node.node_id for node in nodes if node.state == OUT and not node.up}
+        for key, _ in kv.scan(DOOMED, b"", b"\xff" * 15):
+            doomed += split_doomed_key(key)[0] not in gone
             if doomed >= MAX_COUNTED_ROWS:
                 break
         totals = read_totals(kv)
         mounts = sum(1 for _ in kv.scan(MOUNTS, b"", ALL_U64 * 2))
-    health = "failed" if failed else "degraded" if problems else "ok"
+    health = "failed" if failed or redundancy.lost else "degraded" if problems else "ok"
     uptime_s = coordinator.env.clock.monotonic() - coordinator.started_s
     sessions = coordinator.leases.count()
     return Status(
-        coordinator.pool_id, health, problems, nodes, totals, volumes, sessions, mounts, jobs, doomed, uptime_s
-    )
+        coordinator.pool_id, health, problems, nodes, totals, volumes, sessions, mounts, jobs, doomed, uptime_s,
+        redundancy,
+    )  # fmt: skip
+
+
+def _that_matter(nodes: list[NodeView], redundancy: Redundancy) -> list[NodeView]:
+    """Without those that were given up and hold nothing any more: what they had is elsewhere."""
+    return [n for n in nodes if n.state != OUT or n.up or redundancy.segments_on.get(n.node_id)]
+
+
+_DOWN = {OUT: "given up, away", SUSPECT: "not to be reached", DOWN: "down"}
 
 
 def node_problems(nodes: list[NodeView], policies: list[Policy]) -> tuple[list[str], bool]:
@@ -89,7 +106,7 @@ def node_problems(nodes: list[NodeView], policies: list[Policy]) -> tuple[list[s
     consequence = _consequence(len(lost), policies)
     for node in lost:
         name = f"node {node.node_id} ({node.row.address})"
-        what = "has a failed disk" if node.row.failed else f"is down since {_age(node.seen_ago_s)}"
+        what = "has a failed disk" if node.row.failed else f"is {_DOWN[node.state]} since {_age(node.seen_ago_s)}"
         problems.append(f"{name} {what}: {consequence}")
     if not nodes:
         problems.append("no storage node has joined yet: start some, data cannot be stored")

@@ -20,6 +20,7 @@ from redfs.coordinator.hold_book import HoldBook
 from redfs.coordinator.leases import Leases
 from redfs.coordinator.open_book import OpenBook
 from redfs.coordinator.progress import JobProgress
+from redfs.coordinator.redundancy import RedundancyBook
 from redfs.core.errors import InternalError
 from redfs.core.kv import Change, Overlay, ReadKv
 from redfs.core.records import Kind, Slot, decode_slot
@@ -71,6 +72,7 @@ class Environment:
     figures: FiguresBook = field(default_factory=FiguresBook)
     open_book: OpenBook = field(default_factory=OpenBook)
     holds: HoldBook = field(default_factory=HoldBook)
+    redundancy: RedundancyBook = field(default_factory=RedundancyBook)
     answered_operations: dict[int, int] = field(default_factory=dict)
     """session id -> all its operations in shared mode up to this number were answered: none of them is run again."""
     last_stamp_ns: int = 0

@@ -27,7 +27,7 @@ FAST_S = 0.2
 SLOW_S = 1.0
 """Between two messages to one watcher about what changes all the time."""
 LOOK_S = 0.25
-"""How often it is looked whether a node fell silent: that is told by nobody."""
+"""How often it is looked how nodes are shown: that one fell silent is told by nobody."""
 ENDS = "the coordinator is stopping: watch again when it is back"
 MAX_WATCHERS = 256
 """Consoles and scripts that watch at one time: each is a stream and up to five messages a second."""
@@ -137,9 +137,9 @@ class Watchers:
     """All who watch one coordinator."""
 
     def __init__(
-        self, up: Callable[[], Collection[int]], call_on_loop: Callable[..., None], clock: Callable[[], float]
+        self, states: Callable[[], Collection[int]], call_on_loop: Callable[..., None], clock: Callable[[], float]
     ) -> None:
-        self._up = up
+        self._states = states
         self._call_on_loop = call_on_loop
         self._clock = clock
         self._all: set[Watcher] = set()
@@ -186,10 +186,10 @@ class Watchers:
             watcher.end()
 
     async def _look(self) -> None:
-        before = self._up()
+        before = self._states()
         while True:
             await asyncio.sleep(LOOK_S)
-            now = self._up()
+            now = self._states()
             if now != before:
                 self._spread(Topic.NODES)
             before = now

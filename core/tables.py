@@ -61,10 +61,13 @@ JOBS = "jobs"
 """job kind, two numbers that name its object -> JobRow."""
 SCHEDULES = "schedules"
 """volume id, label -> ScheduleRow."""
+SCRUBS = "scrubs"
+"""node id -> ScrubRow: how far the scrub that goes on is there."""
 
 TABLES = (
     META, VOLUMES, NAMES, CHILDREN, SNAPSHOT_COUNTS, BLOCKS, SEGMENTS, OPEN_SEGMENTS, DEDUPE, SESSIONS, REPLIES,
     OPERATIONS, ATTACHMENTS, MOUNTS, DELEGATIONS, RESERVATIONS, FAMILIES, NODES, DOOMED, DAMAGE, JOBS, SCHEDULES,
+    SCRUBS,
 )  # fmt: skip
 
 FORMAT_KEY = b"format"
@@ -82,6 +85,10 @@ NEXT_SESSION_KEY = b"next_session"
 NEXT_NODE_KEY = b"next_node"
 NEXT_JOB_KEY = b"next_job"
 NEXT_SCHEDULE_KEY = b"next_schedule"
+LAST_SCRUB_KEY = b"last_scrub"
+"""LastScrubRow; none: no scrub has come to its end yet."""
+SCRUB_DUE_KEY = b"scrub_due"
+"""When the next scrub begins by itself, i64 ns since 1970."""
 
 MAX_SEGMENT_PAYLOAD_BYTES = 8 << 20
 FINGERPRINT_BYTES = 32
@@ -585,6 +592,16 @@ class JobKind(IntEnum):
     """Versions that only a dropped head saw: lineage, 0."""
     REAP = 3
     """Orphans of a live volume: volume id, 0."""
+    REBUILD = 4
+    """Shards of nodes that were given up, made anew elsewhere: 0, 0. This kind and later ones work on shards."""
+    REPAIR = 5
+    """Damaged and missing shards: 0, 0."""
+    DRAIN = 6
+    """A node's shards, moved to others: node id, 0."""
+    REBALANCE = 7
+    """Shards moved until nodes are equally full: 0, 0."""
+    SCRUB = 8
+    """Every shard on every node read and checked: 0, 0. The steps are the nodes' (`scrub.py`)."""
 
 
 class JobRow(NamedTuple):
@@ -594,7 +611,7 @@ class JobRow(NamedTuple):
     volume_id: int
     """That it works for."""
     done: int
-    """Rows worked on."""
+    """Rows worked on, or shards made."""
     cursor: bytes
     """Where the next step goes on; meaning is the job's own."""
     subject: str
@@ -603,9 +620,9 @@ class JobRow(NamedTuple):
     """When it was made."""
     paused: bool = False
     done_bytes: int = 0
-    """Logical bytes freed so far."""
+    """Logical bytes freed so far; of those that work on shards, bytes of shards."""
     total_bytes: int = 0
-    """Logical bytes to be freed in all, as was known when it was made; 0: not known."""
+    """The same in all, as far as was known; 0: not known."""
 
 
 _JOB_KEY = struct.Struct(">BQQ")
@@ -719,3 +736,54 @@ def encode_stats(row: StatsRow) -> bytes:
 def decode_stats(data: bytes) -> StatsRow:
     _check_version("stats", data)
     return StatsRow._make(_STATS.unpack(data)[1:])
+
+
+# ---------------------------------------------------------------- scrubs
+
+
+class ScrubRow(NamedTuple):
+    """How far a scrub is on one node."""
+
+    job_id: int
+    """The scrub's; a row of another one counts nothing."""
+    upto_segment: int = 0
+    """All shards of segments up to this one were checked."""
+    shards: int = 0
+    bytes: int = 0
+    bad: int = 0
+    done: bool = False
+
+
+_SCRUB = struct.Struct(">BQQQQQB")
+
+
+def encode_scrub(row: ScrubRow) -> bytes:
+    return _SCRUB.pack(ROW_VERSION, *row)
+
+
+def decode_scrub(data: bytes) -> ScrubRow:
+    _check_version("scrub", data)
+    _, job_id, upto, shards, size, bad, done = _SCRUB.unpack(data)
+    return ScrubRow(job_id, upto, shards, size, bad, bool(done))
+
+
+class LastScrubRow(NamedTuple):
+    """What the last whole scrub found."""
+
+    ended_ns: int = 0
+    shards: int = 0
+    bytes: int = 0
+    bad: int = 0
+    """Damaged and missing ones."""
+
+
+_LAST_SCRUB = struct.Struct(">BqQQQ")
+
+
+def encode_last_scrub(row: LastScrubRow) -> bytes:
+    return _LAST_SCRUB.pack(ROW_VERSION, *row)
+
+
+def decode_last_scrub(data: bytes) -> LastScrubRow:
+    _check_version("last scrub", data)
+    return LastScrubRow(*_LAST_SCRUB.unpack(data)[1:])

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import msgpack
 import xxhash
 
-from redfs.core.errors import InternalError, InvalidArgument, RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import Corrupt, InternalError, InvalidArgument, RedfsError, Unavailable, WrongFormat
 from redfs.proto import frames
 from redfs.proto.frames import CONNECT_TIMEOUT_S, IO_TIMEOUT_S, Buffer, Frame, Header, Hello
 
@@ -115,6 +115,16 @@ def get_header(segment: int, shard: int, offset: int, length: int) -> Header:
     return {"op": "get", "s": segment, "i": shard, "o": offset, "n": length}
 
 
+def digest_header(segment: int, shard: int, length: int) -> Header:
+    """A GET of a whole shard whose answer names the shard's length and checksum, as its record has them."""
+    return {**get_header(segment, shard, 0, length), "d": True}
+
+
+def digest_answer(payload_bytes: int, checksum: int) -> Header:
+    """The header of the answer to a GET that asked for the digest."""
+    return {"n": payload_bytes, "c": checksum}
+
+
 class NodeConnection:
     """One data-plane connection to one storage node."""
 
@@ -136,16 +146,18 @@ class NodeConnection:
         *,
         pool_id: str = "",
         node_id: int = 0,
+        background: bool = False,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         io_timeout_s: float = IO_TIMEOUT_S,
     ) -> NodeConnection:
-        """Connects and exchanges hellos; with a pool or node id, the node must be that one.
+        """Connects and exchanges hellos; with a pool or node id, the node must be that one. Requests on a `background`
+        connection give way to others on the node.
 
         Raises Unavailable (a retry may help), WrongFormat (another pool, node or version).
         """
         sock = frames.connect(address, connect_timeout_s=connect_timeout_s, io_timeout_s=io_timeout_s)
         try:
-            node, read_only = frames.greet(sock, Hello(pool_id=pool_id, node_id=node_id))
+            node, read_only = frames.greet(sock, Hello(pool_id=pool_id, node_id=node_id, background=background))
         except RedfsError:
             sock.close()
             raise
@@ -257,6 +269,27 @@ class NodeConnection:
         frame = self.recv_reply()
         self._check_length(frame, length)
         return frame.payload
+
+    def get_verified_into(self, segment: int, shard: int, view: memoryview) -> None:
+        """Fills the view with a whole shard of exactly its length, checked against the checksum that the shard was
+        stored with: a shard that the disk damaged silently is not taken.
+
+        Raises NotFound, Corrupt (damaged, or of another length), Unavailable (also where the node cannot read it:
+        `verify` tells), WrongFormat (the node does not say what its checksums are).
+        """
+        self._send(digest_header(segment, shard, len(view)))
+        try:
+            frame = self.recv_reply(view)
+        except InvalidArgument as error:
+            raise Corrupt(f"shard {segment}/{shard} is shorter than {len(view)} bytes") from error
+        self._check_length(frame, len(view))
+        payload_bytes, checksum = frame.header.get("n"), frame.header.get("c")
+        if not isinstance(payload_bytes, int) or not isinstance(checksum, int):
+            raise WrongFormat(f"storage node {self.node_id} does not tell checksums of its shards: upgrade it")
+        if payload_bytes != len(view):
+            raise Corrupt(f"shard {segment}/{shard} has {payload_bytes} bytes instead of {len(view)}")
+        if xxhash.xxh3_64_intdigest(view) != checksum:
+            raise Corrupt(f"shard {segment}/{shard} is not what was stored")
 
     def _check_length(self, frame: Frame, length: int) -> None:
         if len(frame.payload) != length:

@@ -66,13 +66,15 @@ class Hello:
     node_id: int = 0
     generation: int = 0
     """The node's: raised at each of its starts. 0 in a client's hello."""
+    background: bool = False
+    """A client's: it works for the pool and not for a program that waits, so what it asks gives way to others."""
     version: int = VERSION
     compatible_features: int = COMPATIBLE_FEATURES
     read_only_features: int = READ_ONLY_FEATURES
     incompatible_features: int = INCOMPATIBLE_FEATURES
 
     def to_header(self) -> Header:
-        return {
+        header: Header = {
             "hello": self.version,
             "fc": self.compatible_features,
             "fr": self.read_only_features,
@@ -81,6 +83,9 @@ class Hello:
             "node": self.node_id,
             "gen": self.generation,
         }
+        if self.background:
+            header["bg"] = True
+        return header
 
     @classmethod
     def from_header(cls, header: Header) -> Hello:
@@ -95,7 +100,14 @@ class Hello:
             isinstance(n, int) for n in (version, node_id, generation, *features)
         ):
             raise WrongFormat("the peer's first message has fields of a wrong type: is this a RedFS data port?")
-        return cls(pool_id, node_id, generation, version, *features)
+        return cls(pool_id, node_id, generation, header.get("bg") is True, version, *features)
+
+
+class Accepted(NamedTuple):
+    """What a node has learnt of a client that it accepted."""
+
+    read_only: bool
+    background: bool
 
 
 def negotiate(peer: Hello) -> bool:
@@ -332,8 +344,9 @@ def listen(address: str) -> socket.socket:
     return sock
 
 
-def accept_hello(sock: socket.socket, own: Hello) -> bool:
-    """The node's half of the hello exchange: whether only reading is allowed on this connection.
+def accept_hello(sock: socket.socket, own: Hello) -> Accepted:
+    """The node's half of the hello exchange: whether only reading is allowed on this connection, and whether its
+    requests give way to those of others.
 
     A client that expects another pool or node, or speaks what this program does not, is told so and refused with the
     same error here: WrongFormat. Raises Unavailable where the network failed, NotAllowed where no hello came.
@@ -357,7 +370,7 @@ def accept_hello(sock: socket.socket, own: Hello) -> bool:
             send_frame(sock, error_header(error))
         raise
     send_frame(sock, own.to_header())
-    return read_only
+    return Accepted(read_only, peer.background)
 
 
 def refuse_write() -> NotAllowed:

@@ -83,6 +83,10 @@ class DiskFile(Protocol):
         """Later reads see what the disk holds, not what memory remembers. Only after `fdatasync`."""
         ...
 
+    def forget_range(self, offset: int, length: int) -> None:
+        """As `forget_cache` for a range, where the system can; what is not synced stays as it is."""
+        ...
+
     def sendfile(self, out_fd: int, offset: int, length: int) -> int:
         """Sends bytes of the file to a socket without copying them; returns how many."""
         ...
@@ -103,6 +107,10 @@ class Disk(Protocol):
 
     def open(self, name: str) -> DiskFile:
         """FileNotFoundError."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether a file of that name is there."""
         ...
 
     def unlink(self, name: str) -> None:
@@ -212,6 +220,9 @@ class FolderFile:
     def forget_cache(self) -> None:
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def forget_range(self, offset: int, length: int) -> None:
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def sendfile(self, out_fd: int, offset: int, length: int) -> int:
         return os.sendfile(out_fd, self._fd, offset, length)
 
@@ -244,6 +255,9 @@ class FolderDisk:
 
     def open(self, name: str) -> FolderFile:
         return FolderFile(name, os.open(self.folder / name, os.O_RDWR | os.O_CLOEXEC))
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self.folder / name)
 
     def unlink(self, name: str) -> None:
         os.unlink(self.folder / name)

@@ -1,11 +1,12 @@
-"""The node's conversation with its coordinator: joining, heartbeats, deletions, inventories.
+"""The node's conversation with its coordinator: joining, heartbeats, deletions, inventories, and the way of tasks.
 
 One thread keeps one `Attach` stream; when that ends it attaches again, for ever, with a bounded pause. The node serves
 data meanwhile: nothing on the data plane depends on the coordinator being up. Only an answer that nothing will change
 (another pool, an unknown version) is final: `on_refused` is called and the conversation ends.
 
 Orders are carried out one after another. A deletion is reported when it is durable here, and one that the store cannot
-carry out is not reported: the coordinator sends it again at the next attach.
+carry out is not reported: the coordinator sends it again at the next attach. Tasks are handed over to `tasks.py` and
+end with the stream.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from redfs.proto.gen import cluster_pb2_grpc
 from redfs.proto.rpc_errors import error_from_rpc, error_of
 from redfs.storage_node.identity import Identity
 from redfs.storage_node.shard_store import ShardStore
+from redfs.storage_node.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Heartbeat:
         identity: Callable[[], Identity],
         on_welcome: Callable[[str, int], None],
         on_refused: Callable[[RedfsError], None],
+        tasks: Tasks,
     ) -> None:
         """`on_welcome` gets (pool id, node id) and raises WrongFormat where the disk belongs elsewhere."""
         self._coordinator = coordinator
@@ -78,6 +81,7 @@ class Heartbeat:
         self._identity = identity
         self._on_welcome = on_welcome
         self._on_refused = on_refused
+        self._tasks = tasks
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._call: Any = None
@@ -140,6 +144,7 @@ class Heartbeat:
         with self._lock:
             self._call = call
         ticker: threading.Thread | None = None
+        tasks = self._tasks.open_stream(lambda report: _put(reports, report, ended))
         try:
             if self._stop.is_set():
                 return
@@ -157,12 +162,15 @@ class Heartbeat:
                     self._delete(order.delete, reports, ended)
                 elif order.HasField("send_inventory"):
                     self._send_inventory(order.send_inventory.inventory_id, reports, ended)
+                elif not tasks.take(order):
+                    log.warning("the coordinator orders what is not known here: %s", order.WhichOneof("body"))
         except grpc.RpcError as error:
             if self._stop.is_set():
                 return
             raise _final_or_not(error, self._coordinator) from error
         finally:
             ended.set()
+            tasks.end()
             with self._lock:
                 self._call = None
             call.cancel()

@@ -1,8 +1,8 @@
-"""A storage node put together: disk, index, store, data plane, heartbeat; and the order of starting and stopping.
+"""A storage node put together: disk, index, store, data plane, tasks, heartbeat; and how it starts and stops.
 
 Start: lock the folder, check whose disk it is, mark the state as running (generation raised, not clean), open the
-store, listen, attach. Stop: detach, finish requests, save the index, mark the state as clean. Dying anywhere in between
-leaves the mark "not clean", and the next start reads the files.
+store, listen, attach. Stop: detach, give up tasks, finish requests, save the index, mark the state as clean. Dying
+anywhere in between leaves the mark "not clean", and the next start reads the files.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from redfs.storage_node.config import NodeConfig
 from redfs.storage_node.disk import DiskFailed, FolderDisk, FolderLock
 from redfs.storage_node.heartbeat import Heartbeat, NodeFacts
 from redfs.storage_node.index import LmdbIndex
+from redfs.storage_node.pacing import Courtesy
+from redfs.storage_node.peers import Peers
 from redfs.storage_node.recovery import open_store
 from redfs.storage_node.server import DataServer
+from redfs.storage_node.tasks import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +80,15 @@ class StorageNode:
                 self._on_disk_failure,
             )
             listener = self._listen(before.port)
-            self.server = DataServer(listener, self.store, self._hello)
+            courtesy = Courtesy()
+            self.server = DataServer(listener, self.store, self._hello, courtesy)
             undo.callback(self.server.stop)
             self._remember_port()
             self.server.start()
+            peers = Peers(lambda: self._identity.pool_id)
+            self._tasks = Tasks(lambda: self._identity.node_id, self.store, peers, courtesy)
+            undo.callback(self._tasks.stop)
+            self._tasks.start()
             self._heartbeat = Heartbeat(
                 self.config.coordinator,
                 self.store,
@@ -88,6 +96,7 @@ class StorageNode:
                 lambda: self._identity,
                 self._on_welcome,
                 self._on_refused,
+                self._tasks,
             )
             self._heartbeat.start()
             undo.pop_all()
@@ -96,6 +105,7 @@ class StorageNode:
     def stop(self) -> None:
         """Clean unless the disk failed."""
         self._heartbeat.stop()
+        self._tasks.stop()
         self.server.stop()
         if self.store.close():
             ids.save_state(self.disk, replace(self._state, clean=True))

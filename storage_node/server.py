@@ -2,7 +2,8 @@
 
 It decodes, calls the store, and encodes; what a request means is the store's. A GET's bytes go from the file to the
 socket inside the kernel. A payload that comes in is received into a buffer that the connection keeps, within a budget
-that all of them share. An error of the request is answered; an error of the connection closes it.
+that all of them share. An error of the request is answered; an error of the connection closes it. Requests of other
+nodes' tasks give way to those of clients (`pacing.py`).
 
 Bounded: connections (`MAX_CONNECTIONS`, further ones are told so and closed), payload memory (`PAYLOAD_BUDGET_BYTES`),
 every wait for a peer (the frames' timeouts).
@@ -14,13 +15,16 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from redfs.core.errors import InternalError, InvalidArgument, RedfsError, Unavailable
 from redfs.proto import frames
-from redfs.proto.data_plane import MAX_KEYS, MAX_PAGE, SHARD_INFO, Finding, pack_findings, unpack_keys
-from redfs.proto.frames import Frame, Header, Hello
+from redfs.proto.data_plane import MAX_KEYS, MAX_PAGE, SHARD_INFO, Finding, digest_answer, pack_findings, unpack_keys
+from redfs.proto.frames import Accepted, Frame, Header, Hello
+from redfs.storage_node.budget import Budget
+from redfs.storage_node.pacing import Courtesy
 from redfs.storage_node.shard_store import ShardStore
 
 log = logging.getLogger(__name__)
@@ -38,35 +42,17 @@ STOP_WAIT_S: Final = 10.0
 """For requests under way when the node stops; what takes longer was not acknowledged."""
 
 
-class Budget:
-    """Bytes that threads may hold together; who asks for more waits."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._held_bytes = 0
-        self._changed = threading.Condition()
-
-    def take(self, count_bytes: int) -> None:
-        """Waits for room. What is over the whole limit waits until it is alone."""
-        with self._changed:
-            while self._held_bytes and self._held_bytes + count_bytes > self._limit_bytes:
-                self._changed.wait()
-            self._held_bytes += count_bytes
-
-    def give_back(self, count_bytes: int) -> None:
-        with self._changed:
-            self._held_bytes -= count_bytes
-            self._changed.notify_all()
-
-
 class DataServer:
     """Serves a store on a listening socket."""
 
-    def __init__(self, listener: socket.socket, store: ShardStore, hello: Callable[[], Hello]) -> None:
+    def __init__(
+        self, listener: socket.socket, store: ShardStore, hello: Callable[[], Hello], courtesy: Courtesy | None = None
+    ) -> None:
         """`hello` is asked at each connection: the node may join its pool while it serves."""
         self._listener = listener
         self._store = store
         self._hello = hello
+        self._courtesy = courtesy or Courtesy()
         self._budget = Budget(PAYLOAD_BUDGET_BYTES)
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -123,8 +109,8 @@ class DataServer:
     def _serve(self, sock: socket.socket) -> None:
         try:
             frames.set_timeouts(sock, frames.IO_TIMEOUT_S)
-            read_only = frames.accept_hello(sock, self._hello())
-            Connection(sock, self._store, self._budget, read_only).serve(self._stopping.is_set)
+            client = frames.accept_hello(sock, self._hello())
+            Connection(sock, self._store, self._budget, self._courtesy, client).serve(self._stopping.is_set)
         except (RedfsError, OSError) as error:
             log.info("connection closed: %s", error)
         finally:
@@ -136,11 +122,15 @@ class DataServer:
 class Connection:
     """One client's requests."""
 
-    def __init__(self, sock: socket.socket, store: ShardStore, budget: Budget, read_only: bool) -> None:
+    def __init__(
+        self, sock: socket.socket, store: ShardStore, budget: Budget, courtesy: Courtesy, client: Accepted
+    ) -> None:
         self._sock = sock
         self._store = store
         self._budget = budget
-        self._read_only = read_only
+        self._courtesy = courtesy
+        self._read_only = client.read_only
+        self._background = client.background
         self._buffer = bytearray()
         self._taken_bytes = 0
         self._requests: dict[str, Callable[[Frame], None]] = {
@@ -162,14 +152,33 @@ class Connection:
                     continue  # idle
                 if frame is None:
                     return
-                self._answer(frame)
+                with self._in_turn(waited=bool(len(frame.payload))):
+                    self._answer(frame)
             finally:
                 if self._taken_bytes:
                     self._budget.give_back(self._taken_bytes)
                     self._taken_bytes = 0
 
+    @contextlib.contextmanager
+    def _in_turn(self, *, waited: bool) -> Iterator[None]:
+        """Around a request: a client's at once, one of another node's task when it is its turn."""
+        if not self._background:
+            with self._courtesy.serving_client():
+                yield
+            return
+        if not waited:
+            self._courtesy.give_way()
+        began_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._courtesy.worked(time.monotonic() - began_s)
+
     def _provide(self, header: Header, payload_bytes: int) -> memoryview:
-        """The buffer for a payload that comes in."""
+        """The buffer for a payload that comes in. One of another node's task waits for its turn before it is received:
+        it must not hold memory that clients need."""
+        if self._background:
+            self._courtesy.give_way()
         self._budget.take(payload_bytes)
         self._taken_bytes = payload_bytes
         if payload_bytes > KEPT_BUFFER_BYTES:
@@ -213,8 +222,10 @@ class Connection:
         if length > frames.MAX_PAYLOAD_BYTES:
             raise InvalidArgument(f"cannot read {length} bytes at once")
         with self._store.reading(segment, shard, offset, length) as found:
+            entry = found.entry
+            answer = digest_answer(entry.payload_bytes, entry.checksum) if header.get("d") is True else {}
             try:
-                frames.send_frame(self._sock, {}, payload_bytes=length)
+                frames.send_frame(self._sock, answer, payload_bytes=length)
                 done = 0
                 while done < length:
                     count = min(length - done, SENDFILE_BYTES)

@@ -5,7 +5,9 @@ What holds here:
 1. `put` returns after an fdatasync that began after its write returned; `delete` after one that began after the
    tombstones were written. What they promised survives any crash.
 2. A shard is never overwritten. The same content again is acknowledged, other content refused. Only a shard that was
-   found damaged is stored anew, beside the old record, which is buried when the new one is durable.
+   found damaged is stored anew (`put`, or `replace` where its content is in doubt): the old record is set aside, which
+   means that it is not listed or served any more but stays readable, counts as used and comes back should the new one
+   not become durable. It is buried when the new one is durable.
 3. A record's space is given back only after its tombstone is durable and nobody reads it any more.
 4. A file in which nothing is live is removed. No record is reserved in a file that is full, sealed or removed.
 5. After the first failed write or sync nothing is written any more: `on_failure` is called and every write is refused.
@@ -109,33 +111,76 @@ class ShardStore:
         self._busy: set[bytes] = set()
         """Shards that a PUT or DELETE is at work on; at most one of them each."""
         self._readers: dict[bytes, int] = {}
+        self._aside: dict[bytes, Entry] = {}
+        """Records that are being replaced; at most one for each `replace` under way."""
 
     # -------------------------------------------------------------------- PUT
 
     def put(self, segment: int, shard: int, payload: Buffer, checksum: int) -> None:
         """Stores a shard durably. Raises Corrupt (the payload is not what `checksum` says), AlreadyExists, NoSpace,
         InvalidArgument, Unavailable (the disk failed or the node stops). A retry is safe."""
-        payload_bytes = len(payload)
-        if not 0 < payload_bytes <= MAX_PAYLOAD_BYTES:
-            raise InvalidArgument(f"a shard has 1 to {MAX_PAYLOAD_BYTES} bytes, not {payload_bytes}")
-        if xxhash.xxh3_64_intdigest(payload) != checksum:
-            raise Corrupt(f"shard {segment}/{shard} arrived damaged: send it again")
-        key = SHARD_KEY.pack(segment, shard)
-        header = RecordHeader(Kind.SHARD, segment, shard, payload_bytes, checksum)
+        key, header = _new_record(segment, shard, payload, checksum)
         with self._working_on([key]):
             held = self.index.get(key)
             if held is not None:
-                if (held.payload_bytes, held.checksum) != (payload_bytes, checksum):
+                if (held.payload_bytes, held.checksum) != header[3:]:
                     raise AlreadyExists(f"shard {segment}/{shard} is held with other content")
                 if not held.damaged:
                     return
-            file, offset = self._reserve(record_bytes(payload_bytes))
-            try:
-                self._write(file, offset, key, header, payload)
-            finally:
-                self._leave(file)
-            if held is not None:
-                self._remove([(key, held)])
+            self._store(key, header, payload, held)
+
+    def replace(self, segment: int, shard: int, payload: Buffer, checksum: int) -> None:
+        """As `put`, also where the shard is held with other content: that was stored wrongly then, and is set aside
+        until this is durable. A record with this content that reads well is left as it is."""
+        key, header = _new_record(segment, shard, payload, checksum)
+        with contextlib.suppress(NotFound, Corrupt):
+            self.verify(segment, shard, fresh=True)
+        with self._working_on([key]):
+            held = self.index.get(key)
+            if held is None:
+                self._store(key, header, payload, None)
+            elif held.damaged or (held.payload_bytes, held.checksum) != header[3:]:
+                log.error(
+                    "shard %d/%d is replaced: set aside in %s at %d, %d bytes, checksum %016x; now %d bytes, %016x",
+                    segment, shard, file_name(held.file_number), held.offset, held.payload_bytes, held.checksum,
+                    header.payload_bytes, checksum,
+                )  # fmt: skip
+                self._set_aside(key, held)
+                try:
+                    self._store(key, header, payload, held)
+                except BaseException:
+                    self._take_back(key, held)
+                    raise
+                finally:
+                    with self._changed:
+                        del self._aside[key]
+
+    def _set_aside(self, key: bytes, held: Entry) -> None:
+        with self._changed:
+            self._aside[key] = held
+            self.index.delete([key])
+
+    def _take_back(self, key: bytes, held: Entry) -> None:
+        """The new record did not become durable: the old one is the shard again, whatever it is worth."""
+        with self._changed:
+            if self.index.get(key) is None:
+                self.index.put(key, held)
+
+    def aside(self) -> list[ShardInfo]:
+        """Shards whose old record is set aside now."""
+        with self._changed:
+            held = [(SHARD_KEY.unpack(key), entry) for key, entry in sorted(self._aside.items())]
+        return [ShardInfo(segment, shard, entry.payload_bytes, entry.checksum) for (segment, shard), entry in held]
+
+    def _store(self, key: bytes, header: RecordHeader, payload: Buffer, old: Entry | None) -> None:
+        """Writes a record, then buries the one that it takes the place of."""
+        file, offset = self._reserve(record_bytes(header.payload_bytes))
+        try:
+            self._write(file, offset, key, header, payload)
+        finally:
+            self._leave(file)
+        if old is not None:
+            self._remove([(key, old)])
 
     def _write(self, file: BackingFile, offset: int, key: bytes, header: RecordHeader, payload: Buffer) -> None:
         footprint = record_bytes(header.payload_bytes)
@@ -363,25 +408,47 @@ class ShardStore:
             got = found.file.pread_into(memoryview(buffer), found.offset)
         return bytes(buffer[:got])
 
+    def find(self, segment: int, shard: int) -> ShardInfo | None:
+        """What is held of a shard, as it was stored."""
+        entry = self.index.get(SHARD_KEY.pack(segment, shard))
+        return None if entry is None else ShardInfo(segment, shard, entry.payload_bytes, entry.checksum)
+
     def list_page(self, after: ShardKey | None, limit: int) -> list[ShardInfo]:
         """At most `limit` shards after a key, in order."""
         start = SHARD_KEY.pack(*after) if after is not None else b""
         found = ((SHARD_KEY.unpack(key), entry) for key, entry in self.index.page(start, limit))
         return [ShardInfo(segment, shard, entry.payload_bytes, entry.checksum) for (segment, shard), entry in found]
 
-    def verify(self, segment: int, shard: int) -> None:
-        """Reads a shard back and checks it and its header. Raises NotFound, Corrupt; a corrupt one may be PUT anew."""
+    def verify(self, segment: int, shard: int, *, fresh: bool = False) -> None:
+        """Reads a shard back and checks it and its header; `fresh`: from the disk, not from what memory remembers.
+
+        Raises NotFound (not held, or the backing file is gone), Corrupt; such a one may be PUT anew.
+        """
         with self.reading(segment, shard) as found:
             entry, file = found.entry, found.backing
             expected = RecordHeader(Kind.SHARD, segment, shard, entry.payload_bytes, entry.checksum)
-            if file.read_header(entry.offset) == expected and file.payload_is_good(
-                entry.offset, entry.payload_bytes, entry.checksum
+            there = file.removed or self.disk.has(file.file.name)
+            if fresh:
+                file.file.forget_range(entry.offset, record_bytes(entry.payload_bytes))
+            if (
+                there
+                and file.read_header(entry.offset) == expected
+                and file.payload_is_good(entry.offset, entry.payload_bytes, entry.checksum)
             ):
                 return
             key = SHARD_KEY.pack(segment, shard)
             with self._changed:
-                if self.index.get(key) == entry:
+                is_current = self.index.get(key) == entry
+                if is_current:
                     self.index.put(key, entry._replace(damaged=True))
+                if not there and self.active is file:
+                    self.active = None  # somebody removed it: what is written to it would be lost with the process
+                    file.full = True
+        if not is_current:
+            raise NotFound(f"shard {segment}/{shard} was deleted or replaced meanwhile")
+        if not there:
+            log.error("backing file %s is gone, and shard %d/%d with it", file.file.name, segment, shard)
+            raise NotFound(f"the backing file {file.file.name} of shard {segment}/{shard} is gone from the node's disk")
         log.error("shard %d/%d in %s at %d is damaged", segment, shard, file.file.name, entry.offset)
         raise Corrupt(f"shard {segment}/{shard} is damaged on this node's disk")
 
@@ -465,3 +532,13 @@ class ShardStore:
             for file in self.files.values():
                 file.file.close()
         return True
+
+
+def _new_record(segment: int, shard: int, payload: Buffer, checksum: int) -> tuple[bytes, RecordHeader]:
+    """Key and header of a shard that is to be stored. Raises InvalidArgument, Corrupt."""
+    payload_bytes = len(payload)
+    if not 0 < payload_bytes <= MAX_PAYLOAD_BYTES:
+        raise InvalidArgument(f"a shard has 1 to {MAX_PAYLOAD_BYTES} bytes, not {payload_bytes}")
+    if xxhash.xxh3_64_intdigest(payload) != checksum:
+        raise Corrupt(f"shard {segment}/{shard} arrived damaged: send it again")
+    return SHARD_KEY.pack(segment, shard), RecordHeader(Kind.SHARD, segment, shard, payload_bytes, checksum)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from redfs.client.api import Pool
     from redfs.proto.gen import cluster_pb2 as pb
 
+FREEING = ("reclaim", "reap")
+"""Jobs whose bytes are those that they have freed; of others they are those of shards."""
 STATE_STYLES = {"running": "green", "paused": "yellow"}
 
 
@@ -22,7 +24,7 @@ def progress_text(job: pb.Job) -> str:
     if job.total_bytes:
         return f"{output.share(job.done_bytes, job.total_bytes)} of {output.size(job.total_bytes)}"
     if job.done_bytes:
-        return f"{output.size(job.done_bytes)} freed"
+        return f"{output.size(job.done_bytes)} {'freed' if job.kind in FREEING else 'done'}"
     return output.count(job.done, "row") + " done"
 
 
@@ -98,11 +100,47 @@ def resume(number: int) -> None:
 @job.command()
 @click.argument("number", metavar="ID", type=int)
 def cancel(number: int) -> None:
-    """End a job before it is done; refused for those that free space."""
+    """End a drain (the node is used again) or a rebalance before it is done; refused for what must be done."""
     _control(number, "cancel", "Cancelled")
 
 
+# ---------------------------------------------------------------- rebalance
+
+
+@click.command("rebalance", cls=Command)
+@click.option("--wait", is_flag=True, help="Return when it is done; shows how far that is.")
+def rebalance(wait: bool) -> None:
+    """Move data from full nodes to empty ones, until each holds its share.
+
+    New data goes to new nodes by itself; this moves the old as well. It also parts shards that lie in one failure
+    domain though another one has room. Nothing loses protection meanwhile.
+    """
+    chosen = settings()
+    with chosen.connect() as pool:
+        started = pool.start_job("rebalance")
+        if wait:
+            wait_for_job(pool, started, "Levelling the nodes")
+    text = (
+        "The nodes are level" if wait else "Levelling the nodes in the background: `redfs jobs` shows how far that is"
+    )
+    chosen.emit(output.message_data(started), lambda: click.echo(text))
+
+
 # ---------------------------------------------------------------- waiting
+
+
+def wait_for_job(pool: Pool, job: pb.Job, what: str) -> None:
+    """Returns when a job is done. On a terminal a line shows how far that is."""
+    if not sys.stderr.isatty():
+        for _ in pool.follow_job(job.job_id):
+            pass
+        return
+    with output.console(stderr=True).status(what) as line:
+        for found in pool.follow_job(job.job_id):
+            left = left_text(found)
+            parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
+            line.update(f"{what}: {', '.join(part for part in parts if part)}")
+
 
 wait_option = click.option("--wait", is_flag=True, help="Return when its space is free; shows how far that is.")
 

@@ -77,6 +77,7 @@ for command in (
     node_commands.node,
     job_commands.list_jobs,
     job_commands.job,
+    job_commands.rebalance,
     console_commands.console,
 ):
     redfs.add_command(command)

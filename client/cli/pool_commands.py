@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from redfs.client.local_pool import LocalPool
     from redfs.proto.gen import cluster_pb2 as pb
 
+NODE_STYLES = {"up": "green", "suspect": "yellow", "draining": "yellow", "out": "dim"}
+QUIET_S = 5.0
+"""A node that reports does so every second: when it was seen last is worth saying only beyond this."""
 HEALTH_STYLES = {"ok": "green", "degraded": "yellow", "failed": "red"}
 data_option = click.option(
     "--data",
@@ -200,12 +203,12 @@ def node_rows(nodes: list[pb.Node]) -> list[tuple[str | tuple[str, str], ...]]:
     """The nodes' table, used by `status` and `node ls`."""
     rows: list[tuple[str | tuple[str, str], ...]] = []
     for node in nodes:
-        up_now = node.state == "up"
-        state = node.state if up_now else f"{node.state}, seen {output.duration(node.last_seen_s)} ago"
+        quiet = node.last_seen_s > QUIET_S
+        state = f"{node.state}, seen {output.duration(node.last_seen_s)} ago" if quiet else node.state
         rows.append(
             (
                 str(node.node_id),
-                (state, "green" if up_now else "red"),
+                (state, NODE_STYLES.get(node.state, "red")),
                 output.size(node.used_bytes),
                 output.size(node.free_bytes),
                 output.size(node.capacity_bytes),

@@ -291,6 +291,12 @@ class Names(_Body):
     names: Annotated[list[Name], Field(max_length=MAX_NAMES)]
 
 
+class JobNew(_Body):
+    """A job to be started."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=32, description="rebalance, scrub or clean")]
+
+
 class CopyNew(_Body):
     """Copying a file or folder without moving data."""
 

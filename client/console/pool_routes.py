@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from starlette.responses import JSONResponse, Response
 
-from redfs.client.console.models import Names, data_of, list_data, model_of
+from redfs.client.console.models import JobNew, Names, data_of, list_data, model_of
 from redfs.client.console.openapi import refusals
 from redfs.client.console.parts import In
+from redfs.core.errors import InvalidArgument
 from redfs.proto.gen import cluster_pb2 as pb
 
 router = APIRouter()
+NodeId = Annotated[int, Path(alias="id", ge=0, lt=1 << 32, description="`node_id` of the node")]
 JobId = Annotated[int, Path(alias="id", ge=0, lt=1 << 63, description="`job_id` of the job")]
 
 
@@ -65,6 +67,38 @@ async def control_job(parts: In, job_id: JobId, action: Literal["pause", "resume
     """The job as it is then."""
     request = pb.JobControl(job_id=job_id, action=action)
     return JSONResponse(data_of(await parts.coordinator.call("ControlJob", request)))
+
+
+@router.post(
+    "/jobs",
+    response_model=model_of(pb.Job),
+    responses=refusals(409),
+    tags=["jobs"],
+    summary="Start a job",
+)
+async def start_job(parts: In, body: JobNew) -> Response:
+    """All that there is to do of a kind. The job that is there already, if one is; it ends by itself."""
+    return JSONResponse(data_of(await parts.coordinator.call("StartJob", pb.JobStart(kind=body.kind))))
+
+
+@router.post(
+    "/nodes/{id}/{action}",
+    response_model=model_of(pb.Node),
+    responses=refusals(404, 409),
+    tags=["pool"],
+    summary="Drain, take out, let in or remove a node",
+)
+async def control_node(
+    parts: In,
+    node_id: NodeId,
+    action: Literal["drain", "in", "out", "remove"],
+    confirm: Annotated[int, Query(description="`remove`: the node's id once more")] = 0,
+) -> Response:
+    """The node as it is then, or was. `remove` is refused while anything lies there."""
+    if action == "remove" and confirm != node_id:
+        raise InvalidArgument(f"removing node {node_id} must be confirmed with its number")
+    request = pb.NodeControl(node_id=node_id, action=action)
+    return JSONResponse(data_of(await parts.coordinator.call("ControlNode", request)))
 
 
 @router.get(

@@ -107,6 +107,7 @@ class Pool:
         node_id, row = self.coordinator.execute(lambda txn: nodes.register(txn, hello))
         self.streams[node_id] = self.coordinator.cluster.attached(node_id, row)
         self.report(node_id, free_bytes)
+        self.coordinator.cluster.compared(node_id, self.streams[node_id])
         return node_id
 
     def report(self, node_id: int, free_bytes: int = 100 * GIB, capacity_bytes: int = 100 * GIB) -> None:
@@ -119,6 +120,7 @@ class Pool:
             row = dict(nodes.stored_nodes(kv))[node_id]
         self.streams[node_id] = self.coordinator.cluster.attached(node_id, row)
         self.report(node_id)
+        self.coordinator.cluster.compared(node_id, self.streams[node_id])
 
     def shard_on(self, node_id: int, segment_id: int) -> int:
         """The number of the segment's shard on that node."""

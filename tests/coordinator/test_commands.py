@@ -740,7 +740,7 @@ def test_status_says_what_is_wrong() -> None:
     pool.clock.now_s += 2
     status = pool_status(pool.coordinator)
     assert status.health == "degraded"
-    assert status.problems == ["node 3 (host:2) is down since 2 s: ec:4+2 volumes can lose 1 more"]
+    assert status.problems == ["node 3 (host:2) is not to be reached since 2 s: ec:4+2 volumes can lose 1 more"]
     pool.lose(4)
     assert all(p.endswith("ec:4+2 volumes cannot lose another node") for p in pool_status(pool.coordinator).problems)
     pool.lose(5)

@@ -29,7 +29,7 @@ class Scheduled:
     """A pool whose schedules are looked after when a test says so."""
 
     def __init__(self, **config: Any) -> None:
-        self.pool = Pool(**{"node_down_s": 1e9, **config})
+        self.pool = Pool(**{"node_down_s": 1e9, "down_out_s": 2e9, **config})
         self.flushed: list[int] = []
         self.full = False
         self.restart()

@@ -206,7 +206,7 @@ def exchange(pair: Pair, client: Hello, node: Hello) -> tuple[Hello, bool, bool]
 
     def accept() -> None:
         try:
-            answers.append(frames.accept_hello(far, node))
+            answers.append(frames.accept_hello(far, node).read_only)
         except RedfsError as error:
             refusals.append(error)
 
@@ -250,6 +250,15 @@ def test_a_hello_that_does_not_fit_is_refused_on_both_sides(pair: Pair, client: 
 def test_features_that_are_not_known_allow_reading_or_everything(pair: Pair) -> None:
     assert exchange(pair, Hello(read_only_features=1), NODE) == (NODE, False, True)
     assert exchange(pair, Hello(compatible_features=1), NODE) == (NODE, False, False)
+
+
+def test_a_client_may_say_that_its_requests_give_way(pair: Pair) -> None:
+    near, far = pair
+    for client in (Hello(pool_id="p1"), Hello(pool_id="p1", background=True)):
+        frames.send_frame(near, client.to_header())
+        assert frames.accept_hello(far, NODE) == (False, client.background)
+        frames.recv_frame(near)
+        assert Hello.from_header(client.to_header()) == client
 
 
 def test_a_first_message_that_is_no_hello_is_refused(pair: Pair) -> None:

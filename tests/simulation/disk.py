@@ -176,6 +176,14 @@ class SimulatedFile:
         inode.current = bytearray(inode.durable)
         inode.allocated = set(inode.durable_allocated)
 
+    def forget_range(self, offset: int, length: int) -> None:
+        self._check()
+        inode = self._inode
+        for page in range(-(-offset // PAGE_BYTES), (offset + length) // PAGE_BYTES):
+            begin, end = page * PAGE_BYTES, min((page + 1) * PAGE_BYTES, len(inode.current), len(inode.durable))
+            if page not in inode.dirty and begin < end:
+                inode.current[begin:end] = inode.durable[begin:end]
+
     def sendfile(self, out_fd: int, offset: int, length: int) -> int:
         self._check()
         return os.write(out_fd, self._inode.current[offset : offset + length])
@@ -250,10 +258,12 @@ class SimulatedDisk:
         self.lose_power_at = None
         self.life += 1
 
-    def flip_bit(self, name: str, offset: int, bit: int = 0) -> None:
-        """Damages one bit, on the disk and in memory."""
+    def flip_bit(self, name: str, offset: int, bit: int = 0, *, in_memory: bool = True) -> None:
+        """Damages one bit, on the disk and in memory, or on the disk only: then reading shows it once what is in
+        memory was forgotten."""
         inode = self._names[name]
-        inode.current[offset] ^= 1 << bit
+        if in_memory:
+            inode.current[offset] ^= 1 << bit
         if offset < len(inode.durable):
             inode.durable[offset] ^= 1 << bit
 
@@ -306,6 +316,9 @@ class SimulatedDisk:
         if name not in self._names:
             raise FileNotFoundError(errno.ENOENT, "no such file", name)
         return SimulatedFile(self, name, self._names[name])
+
+    def has(self, name: str) -> bool:
+        return name in self._names
 
     def unlink(self, name: str) -> None:
         if name not in self._names:

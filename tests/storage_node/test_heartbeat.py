@@ -19,6 +19,9 @@ from redfs.proto.rpc_errors import failure_of
 from redfs.storage_node import heartbeat as module
 from redfs.storage_node.heartbeat import INVENTORY_ROW, Heartbeat, NodeFacts
 from redfs.storage_node.identity import Identity
+from redfs.storage_node.pacing import Courtesy
+from redfs.storage_node.peers import Peers
+from redfs.storage_node.tasks import Tasks
 from tests.storage_node.rig import Rig
 
 UUID = "00112233445566778899aabbccddeeff"
@@ -99,6 +102,8 @@ class Attached:
         self.identity = Identity(UUID)
         self.welcomed: queue.Queue[tuple[str, int]] = queue.Queue()
         self.refused: queue.Queue[RedfsError] = queue.Queue()
+        peers = Peers(lambda: self.identity.pool_id)
+        self.tasks = Tasks(lambda: self.identity.node_id, self.rig.store, peers, Courtesy())
         self.heartbeat = Heartbeat(
             f"127.0.0.1:{port}",
             self.rig.store,
@@ -106,8 +111,14 @@ class Attached:
             lambda: self.identity,
             self._welcome,
             self.refused.put,
+            self.tasks,
         )
+        self.tasks.start()
         self.heartbeat.start()
+
+    def stop(self) -> None:
+        self.heartbeat.stop()
+        self.tasks.stop()
 
     def _welcome(self, pool_id: str, node_id: int) -> None:
         if self.identity.pool_id not in ("", pool_id):
@@ -134,7 +145,7 @@ def attach(coordinator: FakeCoordinator) -> Iterator[Callable[[], Attached]]:
 
     yield start
     for attached in made:
-        attached.heartbeat.stop()
+        attached.stop()
 
 
 def test_a_fresh_node_joins_and_reports(coordinator: FakeCoordinator, attach: Callable[[], Attached]) -> None:

@@ -26,10 +26,11 @@ from redfs.proto.data_plane import MAX_KEYS, MAX_PIPELINED, NodeConnection, pack
 from redfs.proto.frames import Header, Hello
 from redfs.storage_node import server as module
 from redfs.storage_node.backing_file import file_name
+from redfs.storage_node.budget import Budget
 from redfs.storage_node.disk import DiskFailed, FolderDisk
 from redfs.storage_node.index import MemoryIndex
 from redfs.storage_node.recovery import open_store
-from redfs.storage_node.server import Budget, DataServer
+from redfs.storage_node.server import DataServer
 from redfs.storage_node.shard_store import ShardStore, StoreLimits
 from tests.storage_node.rig import DISK_UUID, payload_of
 

@@ -10,12 +10,14 @@ import pytest
 import xxhash
 
 from redfs.core.errors import AlreadyExists, Corrupt, InvalidArgument, NoSpace, NotFound, Unavailable, WrongFormat
+from redfs.proto.data_plane import SHARD_KEY
 from redfs.storage_node.backing_file import BackingFile, file_name
 from redfs.storage_node.disk import PAGE_BYTES, DiskFailed, FolderDisk
 from redfs.storage_node.index import LmdbIndex
 from redfs.storage_node.record import RecordHeader
 from redfs.storage_node.recovery import open_store
 from redfs.storage_node.shard_store import StoreLimits
+from tests.simulation.disk import PowerLost
 from tests.storage_node.rig import DISK_UUID, SMALL_FILES, Rig, payload_of
 
 
@@ -379,3 +381,85 @@ def test_a_delete_waits_for_readers_of_the_shard(tmp_path: Path) -> None:
     thread.join()
     assert deleted.is_set()
     assert store.close()
+
+
+# ---------------------------------------------------------------- set aside
+
+
+def checksum_of(payload: bytes) -> int:
+    digest: int = xxhash.xxh3_64_intdigest(payload)
+    return digest
+
+
+def test_a_shard_in_doubt_is_set_aside_until_the_new_one_is_durable(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = payload_of(1, 20_000), payload_of(2, 20_000)
+    rig.put(1, 0, old)
+    used = rig.store.stat().used_bytes
+    before = rig.store.index.get(SHARD_KEY.pack(1, 0))
+    assert before is not None
+    file = rig.store.files[before.file_number]
+    seen: list[str] = []
+    real = BackingFile.write
+
+    def writing(self: BackingFile, offset: int, header: RecordHeader, payload: bytes) -> None:
+        assert rig.get(1, 0) is None, "not served"
+        assert rig.store.list_page(None, 10) == []
+        assert [info[:3] for info in rig.store.aside()] == [(1, 0, 20_000)], "counted"
+        assert rig.store.stat().used_bytes >= used
+        assert file.payload_is_good(before.offset, 20_000, before.checksum), "kept readable"
+        seen.append("written")
+        real(self, offset, header, payload)
+
+    monkeypatch.setattr(BackingFile, "write", writing)
+    rig.store.replace(1, 0, new, checksum_of(new))
+    assert seen == ["written"]
+    assert rig.held() == {(1, 0): new}
+    assert rig.store.aside() == []
+    assert rig.store.stat().used_bytes == used, "the old one's space is given back"
+
+
+def test_replacing_what_is_right_already_or_not_there_stores_it_once(rig: Rig) -> None:
+    payload = payload_of(1, 20_000)
+    for _ in range(2):
+        rig.store.replace(1, 0, payload, checksum_of(payload))
+        entry = rig.store.index.get(SHARD_KEY.pack(1, 0))
+        assert entry is not None
+        assert entry.offset == 0
+    rig.disk.flip_bit(file_name(1), PAGE_BYTES + 7)
+    rig.store.replace(1, 0, payload, checksum_of(payload))
+    assert rig.held() == {(1, 0): payload}
+
+
+def test_a_replacement_that_finds_no_room_leaves_the_old_one(rig: Rig) -> None:
+    old, new = payload_of(1, 20_000), payload_of(2, 20_000)
+    rig.put(1, 0, old)
+    rig.store._limits = StoreLimits(capacity_bytes=40_000, reserve_bytes=0)
+    with pytest.raises(NoSpace):
+        rig.store.replace(1, 0, new, checksum_of(new))
+    assert rig.held() == {(1, 0): old}
+    assert rig.store.aside() == []
+
+
+def test_power_lost_at_any_point_of_a_replacement_leaves_the_old_or_the_new_one() -> None:
+    old, new = payload_of(1, 20_000), payload_of(2, 20_000)
+    outcomes = set()
+    for operation in range(1, 40):
+        for seed in range(3):
+            rig = Rig(seed)
+            rig.start()
+            rig.put(1, 0, old)
+            rig.put(2, 0, b"beside")
+            rig.disk.lose_power_at = rig.disk.operations + operation
+            finished = False
+            try:
+                rig.store.replace(1, 0, new, checksum_of(new))
+                finished = True
+            except (PowerLost, Unavailable):
+                pass
+            rig.power_cycle()
+            found = rig.held()
+            assert found[1, 0] in (old, new)
+            assert not finished or found[1, 0] == new
+            assert found[2, 0] == b"beside"
+            outcomes.add(found[1, 0])
+    assert outcomes == {old, new}

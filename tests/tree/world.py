@@ -326,7 +326,9 @@ class World:
         self.loop = asyncio.new_event_loop()
         place = MEMORY_DISK if MEMORY_DISK.is_dir() else None
         self._folder = tempfile.TemporaryDirectory(prefix="redfs-tree-", dir=place)
-        self._config = CoordinatorConfig.from_mapping({"node_down_s": 3600.0, "delete_grace_s": 0.0, **settings})
+        self._config = CoordinatorConfig.from_mapping(
+            {"node_down_s": 3600.0, "down_out_s": 7200.0, "delete_grace_s": 0.0, **settings}
+        )
         self.blocks = MemoryBlocks(self)
         self.run(self._start())
         self.pool = Pool.connect(self.address)

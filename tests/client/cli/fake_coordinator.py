@@ -180,6 +180,25 @@ class FakeCoordinator(cluster_pb2_grpc.CoordinatorServiceServicer):
         found.state = "paused" if request.action == "pause" else "waiting"
         return found
 
+    def StartJob(self, request: pb.JobStart, context: grpc.ServicerContext) -> pb.Job:
+        self.calls.append(request)
+        job = pb.Job(job_id=20, kind=request.kind, state="waiting", subject="all nodes", left_s=-1)
+        self.status.jobs.append(job)
+        return job
+
+    def ControlNode(self, request: pb.NodeControl, context: grpc.ServicerContext) -> pb.Node:
+        self.calls.append(request)
+        found = next((node for node in self.nodes if node.node_id == request.node_id), None)
+        if found is None:
+            self._refuse(context, NotFound(f"no node has the id {request.node_id}"))
+        if request.action == "remove" and found.segments:
+            self._refuse(context, NotAllowed(f"node {found.node_id} still has shards"))
+        if request.action == "drain":
+            job = pb.Job(job_id=21, kind="drain", state="waiting", subject=f"node {found.node_id}", left_s=-1)
+            self.status.jobs.append(job)
+        found.state = {"drain": "draining", "in": "up", "out": "out"}.get(request.action, found.state)
+        return found
+
     def Watch(self, request: pb.WatchRequest, context: grpc.ServicerContext) -> Iterator[pb.Changed]:
         yield pb.Changed(tree=True, nodes=True, jobs=True, schedules=True, figures=pb.Figures())
         for happen in self.happenings:

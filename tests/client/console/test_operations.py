@@ -41,6 +41,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, Any]] = {
     ("get", "/nodes"): ("/nodes", None),
     ("get", "/jobs"): ("/jobs", None),
     ("post", "/jobs/{id}/{action}"): ("/jobs/7/pause", None),
+    ("post", "/jobs"): ("/jobs", {"kind": "rebalance"}),
+    ("post", "/nodes/{id}/{action}"): ("/nodes/1/remove?confirm=1", None),
     ("post", "/volumes/{name}/rename"): ("/volumes/photos@mon/rename", {"new_name": "photos@tue"}),
     ("delete", "/volumes/{name}"): ("/volumes/try-it?confirm=try-it", None),
 }
@@ -56,6 +58,10 @@ WRONG: list[tuple[str, str, Any]] = [
     ("PATCH", "/volumes/a", {"kind": "live"}),
     ("PUT", "/volumes/a/schedules/b", {"every_s": 0, "keep": 1}),
     ("POST", "/jobs/7/explode", None),
+    ("POST", "/jobs", {"kind": ""}),
+    ("POST", "/nodes/1/explode", None),
+    ("POST", "/nodes/1/remove", None),
+    ("POST", "/nodes/1/remove?confirm=2", None),
     ("POST", "/jobs/x/pause", None),
     ("POST", "/freed", {"names": ["a"] * 1001}),
     ("POST", "/copies", {"source": "a", "source_path": "/100%", "target": "b", "target_path": "/"}),
@@ -141,6 +147,8 @@ async def test_what_reaches_the_coordinator(console: Site, coordinator: ConsoleC
     assert asked["VolumeDelete"] == pb.VolumeDelete(name="try-it", force=True)
     assert asked["CopyFiles"].source_path == b"/a b/\xff"
     assert asked["JobControl"] == pb.JobControl(job_id=7, action="pause")
+    assert asked["JobStart"] == pb.JobStart(kind="rebalance")
+    assert asked["NodeControl"] == pb.NodeControl(node_id=1, action="remove")
     assert list(asked["FreedRequest"].names) == ["photos", "photos@mon"]
 
 

@@ -14,6 +14,10 @@ const LOOK_MS = 2000;
 const KINDS = {
   reclaim: ["Freeing space of", "what only a deleted node held"],
   reap: ["Cleaning up", "what was unlinked or truncated"],
+  rebuild: ["Rebuilding", "made anew on other nodes"],
+  repair: ["Repairing", "made anew from the other shards"],
+  drain: ["Emptying", "everything moves to other nodes"],
+  rebalance: ["Levelling", "until each node holds its share"],
 };
 const STATES = { running: "running", waiting: "waiting", paused: "paused" };
 const ACTIONS = { pause: ["Pause", "pause", "Paused"], resume: ["Resume", "play", "Resumed"], cancel: ["Cancel", "stop", "Cancelled"] };
