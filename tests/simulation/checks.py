@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import asyncio
 
-import xxhash
-
 from redfs.coordinator import check
-from redfs.coordinator.jobs import next_job
+from redfs.coordinator.jobs import all_jobs
 from redfs.core.erasure import code
 from redfs.core.errors import RedfsError
-from redfs.core.tables import DOOMED, SEGMENTS, SegmentRow, SegmentState, decode_segment, decode_u64
+from redfs.core.tables import (
+    DAMAGE,
+    DOOMED,
+    SEGMENTS,
+    JobKind,
+    SegmentRow,
+    SegmentState,
+    decode_segment,
+    decode_u64,
+    split_job_key,
+)
+from redfs.proto.gen import cluster_pb2 as pb
 from tests.simulation.model import Found
 from tests.simulation.mount import SimulatedMount
+from tests.simulation.node import SimulatedNode
 from tests.simulation.program import TRANSIENT, Program, read_all
 from tests.simulation.world import World
 
 PROGRAMS_END_S = 120.0
 """After the last fault: waits of a lease, a session's end and some retries one after another, and then the work."""
-REST_S = 60.0
-"""Until nothing is left to be deleted, freed or compared."""
+REST_S = 120.0
+"""Until nothing is left to be deleted, freed, compared, or made anew: nodes that were lost are given up, a scrub runs,
+and what fails meanwhile waits for a pause or two."""
 READ_S = 30.0
 """For reading a volume whole when nothing is wrong any more."""
 
@@ -34,12 +45,21 @@ async def check_everything(world: World) -> None:
         await _check_volume(world, program.model.name, program)
     for name in sorted(world.frozen):
         await _check_snapshot(world, name)
-    await world.until(lambda: _at_rest(world), REST_S, lambda: f"at rest: {_restless(world)}")
+    await check_healed(world)
+    await world.until(lambda: not _restless(world), REST_S, lambda: f"at rest: {_restless(world)}")
     _check_metadata(world)
     _check_shards(world)
     for _ in range(2):
         world.loop.look_for_failures()
         await world.sleep(0.1)
+
+
+async def check_healed(world: World) -> None:
+    """All that was lost or damaged is made anew: a scrub finds what nobody has read."""
+    await world.until(lambda: not _endangered(world), REST_S, lambda: f"healed: {_endangered(world)}")
+    await world.ask_coordinator("StartJob", pb.JobStart(kind="scrub"))
+    await world.until(lambda: not _jobs(world), REST_S, lambda: f"jobs to end: {_jobs(world)}")
+    await world.until(lambda: not _endangered(world), REST_S, lambda: f"healed: {_endangered(world)}")
 
 
 def _unfinished(world: World) -> str:
@@ -90,26 +110,39 @@ async def _read(world: World, name: str) -> Found:
 # ---------------------------------------------------------------- at rest
 
 
+def _jobs(world: World) -> list[str]:
+    with world.coordinator.coordinator.read() as kv:
+        return [f"{JobKind(split_job_key(key)[0]).name.lower()} {row.volume_id}" for key, row in all_jobs(kv)]
+
+
+def _endangered(world: World) -> list[str]:
+    """Shards that are known to be damaged, or named on nodes that are gone."""
+    gone = {node.node_id for node in world.nodes if node.lost_for_good}
+    found = [
+        f"shard {shard} of segment {segment:#x} on node {node_id}, which is gone"
+        for segment, row in _segments(world)
+        for shard, node_id in enumerate(row.nodes)
+        if node_id in gone
+    ]
+    with world.coordinator.coordinator.read() as kv:
+        found += [f"damaged: {key.hex()}" for key, _ in kv.scan(DAMAGE, b"", b"\xff" * 16)]
+    return found
+
+
 def _restless(world: World) -> list[str]:
     """What is still to be done."""
-    left: list[str] = []
+    left = [*_jobs(world), *_endangered(world)]
+    gone = {node.node_id for node in world.nodes if node.lost_for_good}
     with world.coordinator.coordinator.read() as kv:
-        if next_job(kv, b"") is not None:
-            left.append("a job runs")
-        gone = {node.node_id for node in world.nodes if node.lost_for_good}
         doomed = [key for key, _ in kv.scan(DOOMED, b"", b"\xff" * 16) if int.from_bytes(key[:4], "big") not in gone]
         if doomed:
             left.append(f"{len(doomed)} shards are to be deleted")
     for node in world.nodes:
         if not node.lost_for_good:
-            surplus = _held(world, node.number) - _named(world, node.node_id)
+            surplus = _held(node) - _named(world, node.node_id)
             if surplus:
                 left.append(f"node {node.number} holds {sorted(surplus)} that nothing names")
     return left
-
-
-def _at_rest(world: World) -> bool:
-    return not _restless(world)
 
 
 def _segments(world: World) -> list[tuple[int, SegmentRow]]:
@@ -126,8 +159,8 @@ def _named(world: World, node_id: int) -> set[tuple[int, int]]:
     }
 
 
-def _held(world: World, number: int) -> set[tuple[int, int]]:
-    return {(info.segment, info.shard) for info in world.nodes[number].rig.store.list_page(None, 100_000)}
+def _held(node: SimulatedNode) -> set[tuple[int, int]]:
+    return {(info.segment, info.shard) for info in node.rig.store.list_page(None, 100_000)}
 
 
 def _check_metadata(world: World) -> None:
@@ -137,35 +170,21 @@ def _check_metadata(world: World) -> None:
 
 
 def _check_shards(world: World) -> None:
-    """Every shard that a row names is on its node as the code wants it, unless that node was hurt."""
+    """Every segment has all its shards, each on its node as the code wants it."""
     for segment, row in _segments(world):
-        assert row.state == SegmentState.COMMITTED, f"segment {segment:#x} is open and nobody works"
+        name = f"segment {segment:#x}"
+        assert row.state == SegmentState.COMMITTED, f"{name} is open and nobody works"
         shards: dict[int, bytes] = {}
-        bad: list[int] = []
         for shard, node_id in enumerate(row.nodes):
             node = world.node_called(node_id)
-            assert node is not None, f"segment {segment:#x} names node {node_id}"
+            assert node is not None and not node.lost_for_good, f"{name} names node {node_id}"
             try:
-                payload = b"" if node.lost_for_good else node.rig.store.read(segment, shard)
-            except RedfsError:
-                payload = b""
-            if len(payload) == row.shard_bytes:
-                shards[shard] = payload
-            else:
-                bad.append(shard)
-                hurt = node.number in world.hurt
-                assert hurt, f"shard {shard} of segment {segment:#x} is not on node {node.number}, or not whole"
+                node.rig.store.verify(segment, shard, fresh=True)
+                shards[shard] = node.rig.store.read(segment, shard)
+            except RedfsError as error:
+                raise AssertionError(f"shard {shard} of {name} on node {node.number}: {error}") from error
+            assert len(shards[shard]) == row.shard_bytes, f"shard {shard} of {name} has another length"
         k, m = row.layout
-        assert len(shards) >= k, f"segment {segment:#x} is lost: shards {bad}"
-        sound = {s: p for s, p in shards.items() if _number_of(world, row.nodes[s]) not in world.hurt}
-        assert len(sound) >= k, f"segment {segment:#x} is below its tolerance"
-        wanted = sorted(set(range(k + m)) - set(sorted(sound)[:k]))
-        for shard, right in zip(wanted, code(k, m).rebuild(wanted, sound), strict=True):
-            if shard in sound:
-                same = xxhash.xxh3_64_intdigest(right) == xxhash.xxh3_64_intdigest(sound[shard])
-                assert same, f"shard {shard} of segment {segment:#x} does not belong to its siblings"
-
-
-def _number_of(world: World, node_id: int) -> int:
-    node = world.node_called(node_id)
-    return -1 if node is None else node.number
+        parity = list(range(k, k + m))
+        for shard, right in zip(parity, code(k, m).rebuild(parity, shards), strict=True):
+            assert right == shards[shard], f"shard {shard} of {name} does not belong to its siblings"

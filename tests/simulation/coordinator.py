@@ -1,5 +1,4 @@
-"""The coordinator's process in the simulation: the real state, shell, session streams and node streams over a store in
-memory. What is not the real one: the state thread, which here is a queue that the event loop works off, and gRPC.
+"""The coordinator's process in the simulation: the real state, shell, streams, healing and scrubs over a store in memory. What is not the real one: the state thread, which here is a queue that the event loop works off, and gRPC.
 
 It can die at any commit of the store, before or after it became durable, and starts again over what was committed.
 """
@@ -14,9 +13,11 @@ from typing import Any, cast
 
 from redfs.coordinator.coordinator import MAX_BATCH, Command, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig
+from redfs.coordinator.healing.worker import Worker
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.requests import Requests
 from redfs.coordinator.returning import Returning
+from redfs.coordinator.scrub import Scrubber
 from redfs.coordinator.service import CoordinatorServicer
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.sharing import Sharing
@@ -43,7 +44,11 @@ CONFIG = CoordinatorConfig(
     inventory_interval_s=4.0,
     flush_deadline_s=3.0,
     reclaim_budget_rows=7,
+    down_out_s=5.0,
+    scrub_interval_s=0.0,
+    scrub_bytes_per_s=0,
 )
+"""Shorter times than the real ones, so that a schedule is short. Scrubs are asked for."""
 
 
 class Died(BaseException):
@@ -167,6 +172,8 @@ class SimulatedCoordinator:
         sharing, returning = Sharing(shell), Returning(shell)
         shell.start()
         self.loop.create_task(self._tick())
+        self.loop.create_task(Worker(shell).run_for_ever())
+        self.loop.create_task(Scrubber(shell).run_for_ever())
         services = {
             "Session": lambda end: SessionStream(end, shell, requests, sharing, returning).run(),
             "Attach": lambda end: NodeStream(end, shell).run(),

@@ -60,6 +60,15 @@ class Process:
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
+def current_loop() -> SimulatedLoop | None:
+    """The one that runs, if one does."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, SimulatedLoop) else None
+
+
 class _Selector:
     """What the base class wants to have; no descriptor is ever waited for."""
 
@@ -183,7 +192,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         finally:
             self.everything_runs = True
             for _ in range(10):
-                left = asyncio.all_tasks(self)
+                left = [task for task in self._tasks if not task.done()]
                 if not left:
                     break
                 for task in left:

@@ -1,17 +1,31 @@
-"""A storage node's process in the simulation: the real shard store on a simulated disk, and the conversation with the
-coordinator. What is scripted here is only what the real node does in threads: heartbeats, and answers to orders.
+"""A storage node's process in the simulation: the real shard store on a simulated disk, the real code of its tasks and
+scrubs, and the conversation with the coordinator. What is scripted here is only what the real node does in threads:
+heartbeats, the queue of tasks, and requests to its peers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-from redfs.core.errors import RedfsError, Unavailable
+import xxhash
+
+from redfs.core.errors import Corrupt, RedfsError, Unavailable
 from redfs.proto import rpc
 from redfs.proto.data_plane import pack_keys, unpack_keys
 from redfs.proto.gen import cluster_pb2 as pb
+from redfs.proto.rpc_errors import failure_of
+from redfs.storage_node.budget import Budget
+from redfs.storage_node.cancel import Cancel
+from redfs.storage_node.disk import DiskFailed
+from redfs.storage_node.gathering import Findings
 from redfs.storage_node.heartbeat import INVENTORY_ROW, refusal
+from redfs.storage_node.pacing import Courtesy, RateLimit
+from redfs.storage_node.packing import pack_blocks
+from redfs.storage_node.peers import Peer
+from redfs.storage_node.rebuilding import rebuild_shard
+from redfs.storage_node.scrubbing import scrub_shards
 from redfs.storage_node.shard_store import StoreLimits
 from tests.simulation.disk import PowerLost
 from tests.simulation.loop import Process, SimulatedLoop
@@ -23,6 +37,8 @@ FILE_BYTES = 64 * 1024
 """A backing file: a handful of shards fill one."""
 ATTACH_PAUSE_S = 0.3
 INVENTORY_PAGE = 64
+TASK_S = (0.01, 0.3)
+"""What a task takes before it begins, and its answer after it is done."""
 
 
 class SimulatedNode:
@@ -55,6 +71,9 @@ class SimulatedNode:
             self.rig.start()
         except PowerLost:
             self.power_lost()
+            return
+        except (OSError, DiskFailed):
+            self.kill()  # it ends, and whoever watches it starts it again
             return
         self.network.listen(self.address, Endpoint(self.process, self))
         self.loop.spawn(self.process, self._stay_attached(), self.address)
@@ -121,19 +140,22 @@ class SimulatedNode:
         while True:
             stream = self.network.connect(self.address, "coordinator", "Attach", self.process)
             ticker: asyncio.Task[None] | None = None
+            tasks: list[asyncio.Task[None]] = []
             try:
                 await stream.write(pb.NodeReport(hello=self._hello()))
                 while (order := await stream.read()) is not EOF:
                     if order.HasField("welcome") and ticker is None:
                         self.pool_id, self.node_id = order.welcome.pool_id, order.welcome.node_id
                         ticker = asyncio.create_task(self._tick(stream, order.welcome.heartbeat_s))
+                    elif order.WhichOneof("body") in ("rebuild_shard", "pack_blocks", "scrub_shards"):
+                        tasks.append(asyncio.create_task(self._work(order, stream)))
                     else:
                         await self._carry_out(order, stream)
             except ConnectionResetError:
                 pass
             finally:
-                if ticker is not None:
-                    ticker.cancel()
+                for task in (*tasks, *([ticker] if ticker is not None else [])):
+                    task.cancel()
                 stream.cancel()
             await asyncio.sleep(self.loop.random.uniform(0.5, 1.0) * ATTACH_PAUSE_S)
 
@@ -192,3 +214,104 @@ class SimulatedNode:
             if last:
                 return
             after = (page[-1].segment, page[-1].shard)
+
+    # ------------------------------------------------------------ tasks
+
+    async def _work(self, order: pb.NodeOrder, stream: StreamEnd) -> None:
+        """A task or a scrub of this stream: done at one moment, answered a little later."""
+        await asyncio.sleep(self.loop.random.uniform(*TASK_S))
+        reports = self._scrub(order.scrub_shards) if order.HasField("scrub_shards") else [self._do(order)]
+        await asyncio.sleep(self.loop.random.uniform(*TASK_S))
+        try:
+            for report in reports:
+                await stream.write(report)
+        except ConnectionResetError:
+            return
+
+    def _do(self, order: pb.NodeOrder) -> pb.NodeReport:
+        findings = Findings()
+        failure: RedfsError | None = None
+        task = order.rebuild_shard if order.HasField("rebuild_shard") else order.pack_blocks
+        work: Callable[..., None] = rebuild_shard if order.HasField("rebuild_shard") else pack_blocks
+        store, memory, courtesy = self.rig.store, Budget(1 << 30), self._courtesy()
+        peers = SimulatedPeers(self)
+        try:
+            self._working(
+                lambda: work(task, self.node_id, store, peers, memory, courtesy, findings, Cancel())
+            )
+        except RedfsError as error:
+            failure = error
+        return pb.NodeReport(
+            task_done=pb.TaskDone(
+                task_id=task.task_id,
+                failure=None if failure is None else failure_of(failure),
+                bad=findings.bad(),
+                read_bytes=findings.read_bytes,
+                written_bytes=findings.written_bytes,
+            )
+        )
+
+    def _scrub(self, order: pb.ScrubShards) -> list[pb.NodeReport]:
+        reports: list[pb.NodeReport] = []
+        rate = RateLimit(0, self.loop.time, lambda _: None)
+        try:
+            self._working(
+                lambda: scrub_shards(
+                    self.rig.store, order, rate, self._courtesy(), Cancel(), reports.append, self.loop.time
+                )
+            )
+        except RedfsError:
+            return []
+        return reports
+
+    def _courtesy(self) -> Courtesy:
+        return Courtesy(self.loop.time, lambda _: None)
+
+
+class SimulatedPeers:
+    """What tasks ask of other nodes: answered at once by those that can be reached at that moment."""
+
+    def __init__(self, own: SimulatedNode) -> None:
+        self._own = own
+
+    def _reach(self, peer: Peer) -> SimulatedNode:
+        network = self._own.network
+        endpoint = network.endpoint(peer.address)
+        cut = network.is_cut(self._own.address, peer.address) or network.is_cut(peer.address, self._own.address)
+        if endpoint is None or endpoint.process.frozen or cut or network.loop.random.random() < network.loss:
+            raise Unavailable(f"storage node {peer.node_id} could not be reached")
+        return cast(SimulatedNode, endpoint.target)
+
+    def read_shard(self, peer: Peer, segment: int, shard: int, view: memoryview, _cancel: Cancel) -> None:
+        node = self._reach(peer)
+        info = node.rig.store.find(segment, shard)
+        try:
+            found = node.get(segment, shard, 0, len(view))
+        except Unavailable:
+            if node.is_up:
+                node.rig.store.verify(segment, shard)
+            raise
+        if info is None or xxhash.xxh3_64_intdigest(found) != info.checksum:
+            raise Corrupt(f"shard {segment}/{shard} on node {peer.node_id} is damaged")
+        view[:] = found
+
+    def read_ranges(
+        self, peer: Peer, segment: int, shard: int, ranges: Sequence[tuple[int, memoryview]], _cancel: Cancel
+    ) -> None:
+        node = self._reach(peer)
+        for offset, view in ranges:
+            view[:] = node.get(segment, shard, offset, len(view))
+
+    def put(self, peer: Peer, segment: int, shard: int, payload: Any, _cancel: Cancel) -> None:
+        self._reach(peer).put(segment, shard, bytes(payload), xxhash.xxh3_64_intdigest(payload))
+
+    def all(self, work: Sequence[Callable[[], None]]) -> list[RedfsError | None]:
+        ends: list[RedfsError | None] = []
+        for piece in work:
+            try:
+                piece()
+            except RedfsError as error:
+                ends.append(error)
+            else:
+                ends.append(None)
+        return ends
