@@ -218,8 +218,9 @@ class NodeStream:
         asked_ns = self._asked_ns
 
         def compare() -> nodes.InventoryFindings:
+            now_ns = self._clock.time_ns()
             with self._shell.coordinator.read() as kv:
-                return nodes.compare_inventory(kv, self._node_id, held, low, high, asked_ns)
+                return nodes.compare_inventory(kv, self._node_id, held, low, high, asked_ns, now_ns=now_ns)
 
         while low < high:
             found = await self._shell.read(compare)

@@ -207,12 +207,19 @@ def _names(row: SegmentRow | None, node_id: int, shard: int) -> bool:
 
 
 def compare_inventory(
-    kv: ReadKv, node_id: int, held: Sequence[tuple[int, int, int]], low: int, high: int, asked_ns: int
+    kv: ReadKv,
+    node_id: int,
+    held: Sequence[tuple[int, int, int]],
+    low: int,
+    high: int,
+    asked_ns: int,
+    *,
+    now_ns: int = 1 << 63,
 ) -> InventoryFindings:
     """Compares what a node holds of segments [low, high) with the rows, up to MAX_COMPARED_ROWS of them.
 
     `held` lists (segment, shard, bytes) of that range completely. Segments committed after `asked_ns`, when the node
-    was asked, are not missed.
+    was asked, are not missed; those from the future were committed before the clock was set back, and are.
     """
     surplus: list[tuple[int, int]] = []
     missing: list[tuple[int, int, str]] = []
@@ -224,7 +231,7 @@ def compare_inventory(
             resume = segment
             break
         row = decode_segment(raw)
-        if row.state != SegmentState.COMMITTED or row.since_ns >= asked_ns or node_id not in row.nodes:
+        if row.state != SegmentState.COMMITTED or asked_ns <= row.since_ns <= now_ns or node_id not in row.nodes:
             continue
         shard = row.nodes.index(node_id)
         size = have.get((segment, shard))

@@ -656,6 +656,17 @@ def test_an_inventory_decides_what_is_surplus_and_what_is_missing() -> None:
     assert pool.problems() == []
 
 
+def test_what_was_committed_before_the_clock_was_set_back_is_missed_all_the_same() -> None:
+    pool = Pool(3)
+    pool.create("v", "mirror:3")
+    Client(pool, "v").write({(10, 0): "a"})
+    now_ns = pool.clock.time_ns()
+    asked_ns = now_ns - 86_400_000_000_000
+    with pool.coordinator.read() as kv:
+        assert nodes.compare_inventory(kv, 1, [], 0, 1 << 48, asked_ns, now_ns=now_ns).missing == []
+        assert len(nodes.compare_inventory(kv, 1, [], 0, 1 << 48, asked_ns, now_ns=asked_ns + 1).missing) == 1
+
+
 def test_what_was_doomed_before_the_clock_was_set_back_is_deleted_all_the_same() -> None:
     pool = Pool()
     pool.coordinator.execute(lambda txn: txn.doom_shard(1, 77, 2))

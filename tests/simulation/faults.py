@@ -47,6 +47,7 @@ class Chaos:
             (2, self._bad_network),
             (3, self._kill_mount),
             (2, self._freeze_mount),
+            (2, self._fail_over),
             (1, self._all_at_once),
         ]
 
@@ -240,6 +241,13 @@ class Chaos:
         assert program.mount is not None
         self._freeze(program.mount.process)
         return f"{program.name} is frozen"
+
+    def _fail_over(self) -> str | None:
+        at_work = [p for p in self._world.programs if not p.finished]
+        if not at_work:
+            return None
+        program = self._random.choice(at_work)
+        return None if program.fail_over() is None else f"{program.name} hangs and another host takes over"
 
     def _all_at_once(self) -> str:
         """The power of the whole room goes."""

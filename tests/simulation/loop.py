@@ -191,13 +191,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.run_until_complete(main)
         finally:
             self.everything_runs = True
-            for _ in range(10):
+            for _ in range(3):
                 left = [task for task in self._tasks if not task.done()]
                 if not left:
                     break
                 for task in left:
                     task.cancel()
-                self.run_until_complete(asyncio.wait(left, timeout=60.0))
+                self.run_until_complete(asyncio.wait(left, timeout=5.0))
+            for task in self._tasks:
+                if not task.done():  # it never began
+                    task._log_destroy_pending = False
+                    task.get_coro().close()
             self.close()
 
 

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import xxhash
 
-from redfs.core.errors import Corrupt, RedfsError, Unavailable
+from redfs.core.errors import RedfsError, Unavailable
 from redfs.proto import rpc
-from redfs.proto.data_plane import pack_keys, unpack_keys
+from redfs.proto.data_plane import NodeConnection, digest_answer, pack_keys, unpack_keys
+from redfs.proto.frames import Frame
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.rpc_errors import failure_of
 from redfs.storage_node.budget import Budget
@@ -55,6 +56,8 @@ class SimulatedNode:
         self.rig = Rig(seed, StoreLimits(file_bytes=FILE_BYTES, reserve_bytes=0), CAPACITY_BYTES)
         self.disk = self.rig.disk
         self.lost_for_good = False
+        self.on_delete: Callable[[list[tuple[int, int]]], None] = lambda _: None
+        """Called with the shards that the node is about to delete."""
         self.process = Process(self.address)
         self.start()
 
@@ -190,6 +193,7 @@ class SimulatedNode:
         kind = order.WhichOneof("body")
         if kind == "delete":
             keys = unpack_keys(order.delete.packed)
+            self.on_delete(keys)
             try:
                 self._working(lambda: self.rig.store.delete(keys))
             except RedfsError:
@@ -268,6 +272,28 @@ class SimulatedNode:
         return Courtesy(self.loop.time, lambda _: None)
 
 
+class _Answering:
+    """What `NodeConnection.get_verified_into` needs of its connection: the node's answer to one request."""
+
+    def __init__(self, node: SimulatedNode) -> None:
+        self.node_id = node.node_id
+        self._node = node
+        self._asked: dict[str, Any] = {}
+
+    def _send(self, header: dict[str, Any]) -> None:
+        self._asked = header
+
+    def recv_reply(self, view: memoryview) -> Frame:
+        segment, shard = self._asked["s"], self._asked["i"]
+        info = self._node.rig.store.find(segment, shard)
+        found = self._node.get(segment, shard, self._asked["o"], self._asked["n"])
+        view[:] = found
+        return Frame({} if info is None else digest_answer(info.payload_bytes, info.checksum), view)
+
+    def _check_length(self, _frame: Frame, _length: int) -> None:
+        return None
+
+
 class SimulatedPeers:
     """What tasks ask of other nodes: answered at once by those that can be reached at that moment."""
 
@@ -284,16 +310,13 @@ class SimulatedPeers:
 
     def read_shard(self, peer: Peer, segment: int, shard: int, view: memoryview, _cancel: Cancel) -> None:
         node = self._reach(peer)
-        info = node.rig.store.find(segment, shard)
         try:
-            found = node.get(segment, shard, 0, len(view))
+            # The real connection's own code decides whether the answer is what was stored.
+            NodeConnection.get_verified_into(cast(NodeConnection, _Answering(node)), segment, shard, view)
         except Unavailable:
             if node.is_up:
                 node.rig.store.verify(segment, shard)
             raise
-        if info is None or xxhash.xxh3_64_intdigest(found) != info.checksum:
-            raise Corrupt(f"shard {segment}/{shard} on node {peer.node_id} is damaged")
-        view[:] = found
 
     def read_ranges(
         self, peer: Peer, segment: int, shard: int, ranges: Sequence[tuple[int, memoryview]], _cancel: Cancel

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from stat import S_ISDIR
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,8 +54,11 @@ class Program:
         self.done = 0
         """Operations that returned."""
         self.mount: SimulatedMount | None = None
+        self.retired = False
+        """Another host has taken its volume over: what it still does must be without effect."""
         self._random = random.Random(f"{world.seed} {name}")
         self._recover_first = base is not None
+        self._when_mounted: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------ its lives
 
@@ -70,7 +74,24 @@ class Program:
         """kill -9 of the mount, and of the program with it; another one is started soon."""
         if self.mount is not None and self.mount.process.alive and not self.finished:
             self.mount.kill()
+            if self.retired:
+                return
             self.world.loop.outside(self.world.loop.random.uniform(0.05, 1.0), self.start)
+
+    def fail_over(self) -> Program | None:
+        """The mount hangs, and another host takes the volume over and goes on; then the first one wakes up."""
+        if self.mount is None or not self.mount.process.alive or self.finished:
+            return None
+        loop, old = self.world.loop, self.mount
+        old.process.frozen = True
+        self.retired = True
+        successor = Program(self.world, f"{self.name}'", self.model.name, self.left)
+        successor.model = deepcopy(self.model)
+        successor._recover_first = True
+        successor._when_mounted = lambda: loop.outside(loop.random.uniform(0.0, 1.0), loop.thaw, old.process)
+        self.world.programs[self.world.programs.index(self)] = successor
+        successor.start()
+        return successor
 
     async def _live(self, mount: SimulatedMount, recover: bool) -> None:
         try:
@@ -82,6 +103,7 @@ class Program:
                     await asyncio.sleep(TRY_AGAIN_S)
             if recover:
                 self.model.recovered(await self._until_done(lambda: read_all(mount)))
+            self._when_mounted()
             while self.left:
                 self.left -= 1
                 await self._step(mount)
@@ -94,9 +116,13 @@ class Program:
         except ENDED:
             self.kill()
         except AssertionError as error:
-            self.world.failed(error)
+            self._failed(error)
         except RedfsError as error:
-            self.world.failed(AssertionError(f"{self.name} got {error!r}"))
+            self._failed(AssertionError(f"{self.name} got {error!r}"))
+
+    def _failed(self, error: AssertionError) -> None:
+        if not self.retired:
+            self.world.failed(error)
 
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         while True:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from redfs.core.errors import RedfsError
+from redfs.core.tables import SEGMENTS, SegmentState, decode_segment, u64_key
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.simulation.coordinator import NAME as COORDINATOR
 from tests.simulation.coordinator import SimulatedCoordinator
@@ -30,7 +31,9 @@ class World:
         self.protection = POLICIES[seed % len(POLICIES)]
         self.tolerance = TOLERANCE[self.protection]
         self.coordinator = SimulatedCoordinator(loop, self.network, seed)
-        self.nodes = [SimulatedNode(loop, self.network, number, seed * 100 + number) for number in range(NODES)]
+        self.nodes: list[SimulatedNode] = []
+        for _ in range(NODES):
+            self.add_node()
         self.hurt: set[int] = set()
         """Numbers of nodes that have lost what they had acknowledged; never more than the tolerance."""
         self.frozen: dict[str, Found] = {}
@@ -71,8 +74,19 @@ class World:
         """A fresh disk joins."""
         number = len(self.nodes)
         node = SimulatedNode(self.loop, self.network, number, self.seed * 100 + number)
+        node.on_delete = lambda shards: self._check_deletion(node, shards)
         self.nodes.append(node)
         return node
+
+    def _check_deletion(self, node: SimulatedNode, shards: list[tuple[int, int]]) -> None:
+        """No shard that a row names is ever deleted, not even where healing would make it anew."""
+        with self.coordinator.store.read() as kv:
+            for segment, shard in shards:
+                raw = kv.get(SEGMENTS, u64_key(segment))
+                row = None if raw is None else decode_segment(raw)
+                if row is not None and row.state == SegmentState.COMMITTED and shard < len(row.nodes):
+                    if row.nodes[shard] == node.node_id:
+                        self.failed(AssertionError(f"shard {shard} of segment {segment:#x} is named and is deleted"))
 
     def node_called(self, node_id: int) -> SimulatedNode | None:
         return next((node for node in self.nodes if node.node_id == node_id), None)
