@@ -41,8 +41,8 @@ from redfs.core.tables import (
     u64_key,
 )
 
-GIVE_ROWS = 256
-"""Segments that one `give` looks at: a few milliseconds of the event loop."""
+GIVE_ROWS = 64
+"""Segments that one `give` reads: a few milliseconds of the event loop."""
 READS_PER_TASK_PLACE = 4
 """A node is read for this many tasks at once for each that it may make: a shard takes k others to make."""
 LEAST_PAUSE_S = 0.5
@@ -103,6 +103,8 @@ class Healing:
         self._seen: dict[int, tuple[object, ...]] = {}
         self._ended_s = float("-inf")
         self._given_since = 0
+        self._borne = 0
+        self._borne_s = float("-inf")
 
     # -- states of nodes
 
@@ -113,7 +115,7 @@ class Healing:
         overdue = [n.node_id for n in members if not n.up and n.away_s >= self._config.down_out_s]
         back = [n.node_id for n in facts.values() if n.state == NodeState.LOST and n.up and n.steady and n.compared]
         found: list[Command] = []
-        if overdue and sum(not n.up for n in members) > commands.bearable(kv, len(members)):
+        if overdue and sum(not n.up for n in members) > self._bearable(kv, len(members)):
             self._book.kept_in = tuple(sorted(overdue))
             overdue = []
         else:
@@ -123,6 +125,13 @@ class Healing:
         if back:
             found.append(lambda txn: commands.take_back(txn, back))
         return found
+
+    def _bearable(self, kv: ReadKv, count: int) -> int:
+        """How many of so many nodes may be away at once and still be given up by time alone."""
+        now_s = self._clock.monotonic()
+        if now_s - self._borne_s >= RETRY_S:
+            self._borne, self._borne_s = commands.most_borne(kv), now_s
+        return max(self._borne, int(count * commands.MAX_GIVEN_UP_SHARE))
 
     # -- looking
 
@@ -164,7 +173,7 @@ class Healing:
         found = self._found = self._survey.found()
         self._survey = None
         self._queue = found.urgent
-        self._book.last = found.redundancy
+        self._book.looked(found.redundancy)
         self._bytes_on = Counter(found.bytes_on)
         self._balance = Balance(self._cluster.facts(), self._bytes_on)
         for given in self._running.values():
@@ -208,13 +217,15 @@ class Healing:
         places = sum(node.takes for node in facts.values()) * limit - self._making.total()
         given: list[Given] = []
         later: list[int] = []
-        looked = 0
-        for looked, segment_id in enumerate(self._queue):
+        looked = upto = 0
+        for segment_id in self._queue:
             if looked >= GIVE_ROWS or len(given) >= places:
                 break
+            upto += 1
             if segment_id in self._running:
                 later.append(segment_id)
                 continue
+            looked += 1
             task = self._task(kv, segment_id, facts, wanted)
             if task is Blocked.BUSY:
                 later.append(segment_id)
@@ -223,9 +234,7 @@ class Healing:
                 later.append(segment_id)
                 self._begin(task)
                 given.append(task)
-        else:
-            looked = len(self._queue)
-        self._queue = later + self._queue[looked:]
+        self._queue = later + self._queue[upto:]
         return given
 
     def _begin(self, given: Given) -> None:

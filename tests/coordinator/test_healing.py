@@ -598,14 +598,29 @@ def test_how_a_node_is_shown() -> None:
 
 def test_a_node_gets_no_work_before_it_was_compared() -> None:
     pool = HealedPool(4)
-    stream = pool.coordinator.cluster.attached(1, pool.coordinator.cluster.view()[0].row)
-    pool.streams[1] = stream
+    cluster = pool.coordinator.cluster
+    stream = pool.streams[1] = cluster.attached(1, cluster.view()[0].row)
     for _ in range(20):
         pool.clock.now_s += 1
         pool.beat()
-    assert pool.coordinator.cluster.facts()[1].steady
-    assert not pool.coordinator.cluster.facts()[1].takes
-    pool.coordinator.cluster.compared(1, stream - 1)
-    assert not pool.coordinator.cluster.facts()[1].takes, "that was on another stream"
-    pool.coordinator.cluster.compared(1, stream)
-    assert pool.coordinator.cluster.facts()[1].takes
+    assert not cluster.facts()[1].takes
+    cluster.compared(1, stream - 1)
+    assert not cluster.facts()[1].takes, "that was on another stream"
+    cluster.compared(1, stream)
+    assert cluster.facts()[1].takes
+
+
+def test_a_node_gets_no_work_before_it_was_up_for_long_enough() -> None:
+    pool = HealedPool(4)
+    cluster = pool.coordinator.cluster
+    pool.streams[1] = cluster.attached(1, cluster.view()[0].row)
+    cluster.compared(1, pool.streams[1])
+    pool.beat()
+    for _ in range(4):
+        pool.clock.now_s += 1
+        pool.beat()
+        assert cluster.facts()[1].up
+        assert not cluster.facts()[1].takes
+    pool.clock.now_s += 1
+    pool.beat()
+    assert cluster.facts()[1].takes
