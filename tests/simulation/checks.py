@@ -177,7 +177,8 @@ def _check_shards(world: World) -> None:
         shards: dict[int, bytes] = {}
         for shard, node_id in enumerate(row.nodes):
             node = world.node_called(node_id)
-            assert node is not None and not node.lost_for_good, f"{name} names node {node_id}"
+            assert node is not None, f"{name} names node {node_id}, which never was"
+            assert not node.lost_for_good, f"{name} names node {node_id}, which is gone"
             try:
                 node.rig.store.verify(segment, shard, fresh=True)
                 shards[shard] = node.rig.store.read(segment, shard)

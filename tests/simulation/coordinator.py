@@ -1,6 +1,7 @@
-"""The coordinator's process in the simulation: the real state, shell, streams, healing and scrubs over a store in memory. What is not the real one: the state thread, which here is a queue that the event loop works off, and gRPC.
+"""The coordinator's process in the simulation: the real state, shell, streams, healing, scrubs, over a store in memory.
 
-It can die at any commit of the store, before or after it became durable, and starts again over what was committed.
+What is not the real one: the state thread, which here is a queue that the event loop works off, and gRPC. The process
+can die at any commit of the store, before or after it became durable, and starts again over what was committed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from redfs.coordinator.healing.worker import Worker
 from redfs.coordinator.node_stream import NodeStream
 from redfs.coordinator.requests import Requests
 from redfs.coordinator.returning import Returning
-from redfs.coordinator.scrub import Scrubber
+from redfs.coordinator.scrub import scrubber_of
 from redfs.coordinator.service import CoordinatorServicer
 from redfs.coordinator.session_stream import SessionStream
 from redfs.coordinator.sharing import Sharing
@@ -173,7 +174,7 @@ class SimulatedCoordinator:
         shell.start()
         self.loop.create_task(self._tick())
         self.loop.create_task(Worker(shell).run_for_ever())
-        self.loop.create_task(Scrubber(shell).run_for_ever())
+        self.loop.create_task(scrubber_of(shell).run_for_ever())
         services = {
             "Session": lambda end: SessionStream(end, shell, requests, sharing, returning).run(),
             "Attach": lambda end: NodeStream(end, shell).run(),

@@ -112,16 +112,14 @@ class VolumeModel:
                 return f"{self.making!r} has data that was not written yet"
             found = Found({path: known for path, known in found.tree.items() if path != self.making}, found.content)
         matching = [
-            index
-            for index in range(self._durable_operations, len(self.history))
-            if self.history[index] == found.tree
+            index for index in range(self._durable_operations, len(self.history)) if self.history[index] == found.tree
         ]
         if not matching:
             lost = [index for index, tree in enumerate(self.history) if tree == found.tree]
             return (
                 f"names {found.tree} are those after operation {lost}, the last durable is {self._durable_operations}"
                 if lost
-                else f"names {found.tree} never were; last ones {self.history[self._durable_operations:]}"
+                else f"names {found.tree} never were; last ones {self.history[self._durable_operations :]}"
             )
         at_least = dict(self._durable_versions)
         for operation, ino, version in self._moved_onto:

@@ -42,7 +42,12 @@ DATA = DataConfig(
 )
 """Shorter waits than the real ones, so that a schedule is short; a cache so small that reads go to the nodes."""
 FS = FsConfig(
-    flush_age_s=1.0, commit_delay_s=0.3, retry_first_s=0.1, retry_max_s=1.0, give_up_s=300.0, inode_grant=32,
+    flush_age_s=1.0,
+    commit_delay_s=0.3,
+    retry_first_s=0.1,
+    retry_max_s=1.0,
+    give_up_s=300.0,
+    inode_grant=32,
     batch_bytes=512 * 1024,
 )
 
@@ -82,7 +87,9 @@ class DataPlane(Protocol):
 class SimulatedNodePool(NodePool):
     """The real pool with requests of the simulated network in the place of its connections."""
 
-    def __init__(self, session: Any, config: DataConfig, network: SimulatedNetwork, name: str, process: Process) -> None:
+    def __init__(
+        self, session: Any, config: DataConfig, network: SimulatedNetwork, name: str, process: Process
+    ) -> None:
         super().__init__(session, config, clock=network.loop.time)
         self._network = network
         self._name = name

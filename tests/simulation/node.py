@@ -240,9 +240,7 @@ class SimulatedNode:
         store, memory, courtesy = self.rig.store, Budget(1 << 30), self._courtesy()
         peers = SimulatedPeers(self)
         try:
-            self._working(
-                lambda: work(task, self.node_id, store, peers, memory, courtesy, findings, Cancel())
-            )
+            self._working(lambda: work(task, self.node_id, store, peers, memory, courtesy, findings, Cancel()))
         except RedfsError as error:
             failure = error
         return pb.NodeReport(

@@ -295,7 +295,9 @@ class Program:
                 world.may_clone = False
                 clone = f"clone-{world.next_number()}"
                 try:
-                    await admin(mount.name, world, mount.process, "CloneVolume", pb.VolumeClone(source=name, name=clone))
+                    await admin(
+                        mount.name, world, mount.process, "CloneVolume", pb.VolumeClone(source=name, name=clone)
+                    )
                 except RedfsError:
                     return
                 world.add_program(Program(world, f"on {clone}", clone, operations=6, base=expected))

@@ -38,7 +38,9 @@ def small_segments() -> Iterator[None]:
         yield
 
 
-def run_schedule(seed: int, *, volumes: int = VOLUMES, operations: int = OPERATIONS, faults: int = FAULTS, log: bool = False) -> World:
+def run_schedule(
+    seed: int, *, volumes: int = VOLUMES, operations: int = OPERATIONS, faults: int = FAULTS, log: bool = False
+) -> World:
     """Runs one. Raises ScheduleFailed."""
     loop = SimulatedLoop(seed)
     worlds: list[World] = []

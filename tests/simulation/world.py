@@ -84,9 +84,10 @@ class World:
             for segment, shard in shards:
                 raw = kv.get(SEGMENTS, u64_key(segment))
                 row = None if raw is None else decode_segment(raw)
-                if row is not None and row.state == SegmentState.COMMITTED and shard < len(row.nodes):
-                    if row.nodes[shard] == node.node_id:
-                        self.failed(AssertionError(f"shard {shard} of segment {segment:#x} is named and is deleted"))
+                if row is None or row.state != SegmentState.COMMITTED or shard >= len(row.nodes):
+                    continue
+                if row.nodes[shard] == node.node_id:
+                    self.failed(AssertionError(f"shard {shard} of segment {segment:#x} is named and is deleted"))
 
     def node_called(self, node_id: int) -> SimulatedNode | None:
         return next((node for node in self.nodes if node.node_id == node_id), None)
