@@ -28,7 +28,7 @@ from redfs.coordinator.store import MemoryStore
 from redfs.core.errors import NoSpace, RedfsError, Unavailable
 from redfs.proto.rpc_errors import ERROR_KEY, rebuild
 from tests.simulation.loop import Process, SimulatedLoop
-from tests.simulation.network import Endpoint, SimulatedNetwork
+from tests.simulation.network import Endpoint, Service, SimulatedNetwork
 
 NAME = "coordinator"
 TICK_S = 1.0
@@ -175,7 +175,7 @@ class SimulatedCoordinator:
         self.loop.create_task(self._tick())
         self.loop.create_task(Worker(shell).run_for_ever())
         self.loop.create_task(scrubber_of(shell).run_for_ever())
-        services = {
+        services: dict[str, Service] = {
             "Session": lambda end: SessionStream(end, shell, requests, sharing, returning).run(),
             "Attach": lambda end: NodeStream(end, shell).run(),
         }

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_STEPS = 3_000_000
 """Callbacks of one run; a run that needs more has a loop that never ends."""
@@ -79,6 +81,9 @@ class _Selector:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module."""
 
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[Any]
+
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.clock = SimulatedClock()
@@ -123,11 +128,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.call_at(self.clock.now_s + delay_s, callback, *args, context=Context())
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()
         try:
             result = func(*args)
@@ -200,8 +205,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 self.run_until_complete(asyncio.wait(left, timeout=5.0))
             for task in self._tasks:
                 if not task.done():  # it never began
-                    task._log_destroy_pending = False
-                    task.get_coro().close()
+                    cast(Any, task)._log_destroy_pending = False
+                    cast(Any, task.get_coro()).close()
             self.close()
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc.aio
@@ -30,7 +30,7 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name i
 class Endpoint:
     """Something that can be reached by a name, as long as its process lives."""
 
-    def __init__(self, process: Process, target: Any = None, services: dict[str, Service] | None = None) -> None:
+    def __init__(self, process: Process, target: Any = None, services: Mapping[str, Service] | None = None) -> None:
         self.process = process
         self.target = target
         """What the bodies of requests are called with."""

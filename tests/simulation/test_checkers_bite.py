@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from redfs.coordinator import commits, new_data, sessions
+from redfs.coordinator import commits, new_data, segments, sessions
 from redfs.coordinator.healing.worker import Worker
-from redfs.coordinator.txn import Txn
-from redfs.core.tables import SEGMENTS, SESSIONS, SegmentRow, SessionRow, decode_segment, decode_u64, u64_key
+from redfs.coordinator.txn import Txn, scan_pairs
+from redfs.core.tables import (
+    ATTACHMENTS,
+    SEGMENTS,
+    SESSIONS,
+    SegmentRow,
+    SessionRow,
+    VolumeRow,
+    decode_segment,
+    decode_u64,
+    u64_key,
+)
 from redfs.proto import data_plane
 from redfs.storage_node.group_sync import GroupSync
 from tests.simulation.schedule import ScheduleFailed, run_schedule
@@ -51,31 +62,24 @@ def loses_a_reference() -> Any:
     return mock.patch.object(Txn, "settle", settle_wrongly)
 
 
-def accepts_commits_of_ended_sessions() -> Any:
+@contextmanager
+def accepts_commits_of_ended_sessions() -> Iterator[None]:
     """A session whose lease lapsed goes on after another one has got its volume."""
 
     def only_take_away(txn: Txn, session_id: int) -> None:
         if txn.kv.get(SESSIONS, u64_key(session_id)) is not None:
-            for volume_id, _ in list(sessions.scan_pairs(txn.kv, sessions.ATTACHMENTS, session_id)):
+            for volume_id, _ in list(scan_pairs(txn.kv, ATTACHMENTS, session_id)):
                 sessions.take_away(txn, session_id, volume_id)
 
-    def anybody(txn: Txn, _session_id: int, volume_id: int) -> Any:
+    def anybody(txn: Txn, _session_id: int, volume_id: int) -> VolumeRow:
         return txn.tree.require(volume_id)
 
-    class Both:
-        def __enter__(self) -> None:
-            self._patches = [
-                mock.patch.object(sessions, "end_session", only_take_away),
-                mock.patch.object(commits, "require_delegation", anybody),
-            ]
-            for patch in self._patches:
-                patch.start()
-
-        def __exit__(self, *_: object) -> None:
-            for patch in self._patches:
-                patch.stop()
-
-    return Both()
+    with (
+        mock.patch.object(sessions, "end_session", only_take_away),
+        mock.patch.object(commits, "require_delegation", anybody),
+        mock.patch.object(segments, "require_writer", anybody),
+    ):
+        yield
 
 
 def repairs_from_corrupt_siblings() -> Any:
@@ -90,7 +94,7 @@ def repairs_from_corrupt_siblings() -> Any:
 
 def applies_a_repeated_commit_again() -> Any:
     """A commit that comes again is taken for the next one."""
-    require = commits.require_session
+    require = sessions.require_session
 
     def forgetful(txn: Txn, session_id: int) -> SessionRow:
         row = require(txn, session_id)

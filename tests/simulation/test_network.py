@@ -110,7 +110,7 @@ def listening(network: SimulatedNetwork) -> tuple[Process, StreamEnd]:
 
 def test_a_stream_keeps_its_order() -> None:
     async def body(_: SimulatedLoop, network: SimulatedNetwork) -> None:
-        _, end = listening(network)
+        end = listening(network)[1]
         for number in range(50):
             await end.write(number)
         assert [await end.read() for _ in range(50)] == list(range(50))
@@ -120,7 +120,7 @@ def test_a_stream_keeps_its_order() -> None:
 
 def test_a_cut_holds_a_stream_back_and_ends_it_in_time() -> None:
     async def body(loop: SimulatedLoop, network: SimulatedNetwork) -> None:
-        _, end = listening(network)
+        end = listening(network)[1]
         network.cut("client", "server", both_ways=False)
         await end.write("held back")
         await asyncio.sleep(KEEPALIVE_S / 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from redfs.core.errors import RedfsError
@@ -101,7 +102,7 @@ class World:
             await asyncio.sleep(min(left_s, 0.25))
             self.check_failure()
 
-    async def until(self, condition: Any, within_s: float, what: str) -> None:
+    async def until(self, condition: Callable[[], bool], within_s: float, what: str | Callable[[], str]) -> None:
         until_s = self.loop.time() + within_s
         while not condition():
             assert self.loop.time() < until_s, f"not within {within_s:g} s: {what() if callable(what) else what}"
