@@ -11,6 +11,7 @@ has gathered when it goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections import deque
@@ -24,6 +25,8 @@ Ts = TypeVarTuple("Ts")
 MAX_STEPS = 3_000_000
 """Callbacks of one run; a run that needs more has a loop that never ends."""
 EPOCH_NS = 1_700_000_000_000_000_000
+MAX_CANCELS = 4
+"""Times that what is left at the end of a run is cancelled: clean-up may wait again."""
 THREAD_S = (0.0, 0.002)
 """What work takes that is given to a thread."""
 
@@ -81,7 +84,7 @@ class _Selector:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module."""
 
-    _ready: deque[asyncio.Handle]
+    _ready: deque[Any]
     _scheduled: list[Any]
 
     def __init__(self, seed: int) -> None:
@@ -97,6 +100,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """What nobody caught."""
         self._tasks: list[asyncio.Task[Any]] = []
         """All there ever were: one that is collected while it waits would run its `finally` then."""
+        self._process_of: dict[asyncio.Task[Any], Process | None] = {}
         self._failed: list[asyncio.Task[Any]] = []
         self._selector = _Selector()
         self.set_task_factory(self._make_task)
@@ -105,6 +109,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def _make_task(self, _: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
         self._tasks.append(task)
+        self._process_of[task] = PROCESS.get()
         return task
 
     def _note_problem(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -187,7 +192,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def look_for_failures(self) -> None:
         """Notes what tasks ended with that nobody took note of. One that has only just ended is looked at next time."""
         failed = [task for task in self._tasks if task.done() and not task.cancelled() and task._log_traceback]
-        self.problems += [f"{t.get_name()} ended with {t!r}" for t in failed if t in self._failed]
+        for task in failed:
+            process = self._process_of[task]
+            if task in self._failed and (process is None or process.alive):
+                self.problems.append(f"{task.get_name()} ended with {task!r}")
         self._failed = failed
 
     def run(self, main: Any) -> None:
@@ -196,18 +204,23 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             self.run_until_complete(main)
         finally:
             self.everything_runs = True
-            for _ in range(3):
+            for _ in range(MAX_CANCELS):
                 left = [task for task in self._tasks if not task.done()]
                 if not left:
                     break
                 for task in left:
                     task.cancel()
-                self.run_until_complete(asyncio.wait(left, timeout=5.0))
-            for task in self._tasks:
-                if not task.done():  # it never began
-                    cast(Any, task)._log_destroy_pending = False
-                    cast(Any, task.get_coro()).close()
+                self.run_until_complete(asyncio.wait(left, timeout=1.0))
+            self.run_until_complete(self._close_left())
             self.close()
+
+    async def _close_left(self) -> None:
+        """Tasks that never began, because their process died before, and whoever waits for them."""
+        for task in self._tasks:
+            if not task.done():
+                cast(Any, task)._log_destroy_pending = False
+                with contextlib.suppress(BaseException):
+                    cast(Any, task.get_coro()).close()
 
 
 def _finish(future: asyncio.Future[T], result: T) -> None:

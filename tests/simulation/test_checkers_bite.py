@@ -11,9 +11,8 @@ import pytest
 
 from redfs.coordinator import commits, new_data, segments, sessions
 from redfs.coordinator.healing.worker import Worker
-from redfs.coordinator.txn import Txn, scan_pairs
+from redfs.coordinator.txn import Txn
 from redfs.core.tables import (
-    ATTACHMENTS,
     SEGMENTS,
     SESSIONS,
     SegmentRow,
@@ -66,16 +65,20 @@ def loses_a_reference() -> Any:
 def accepts_commits_of_ended_sessions() -> Iterator[None]:
     """A session whose lease lapsed goes on after another one has got its volume."""
 
-    def only_take_away(txn: Txn, session_id: int) -> None:
-        if txn.kv.get(SESSIONS, u64_key(session_id)) is not None:
-            for volume_id, _ in list(scan_pairs(txn.kv, ATTACHMENTS, session_id)):
-                sessions.take_away(txn, session_id, volume_id)
+    end = sessions.end_session
+
+    def without_end(txn: Txn, session_id: int) -> None:
+        row = txn.kv.get(SESSIONS, u64_key(session_id))
+        end(txn, session_id)
+        txn.after_commit.clear()
+        if row is not None:
+            txn.kv.put(SESSIONS, u64_key(session_id), row)
 
     def anybody(txn: Txn, _session_id: int, volume_id: int) -> VolumeRow:
         return txn.tree.require(volume_id)
 
     with (
-        mock.patch.object(sessions, "end_session", only_take_away),
+        mock.patch.object(sessions, "end_session", without_end),
         mock.patch.object(commits, "require_delegation", anybody),
         mock.patch.object(segments, "require_writer", anybody),
     ):
@@ -116,6 +119,7 @@ MUTATIONS: list[tuple[Callable[[], Any], int]] = [
     (loses_a_reference, 100),
     (accepts_commits_of_ended_sessions, 300),
     (repairs_from_corrupt_siblings, 300),
+    (applies_a_repeated_commit_again, 300),
     (heals_nothing, 20),
 ]
 """With the number of schedules within which it shows: some four times what was seen."""
