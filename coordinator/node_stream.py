@@ -201,10 +201,11 @@ class NodeStream:
 
     def _due(self) -> tuple[int, list[tuple[int, int]]]:
         """(number of the last change list that the state was read at, shards)."""
-        before_ns = self._clock.time_ns() - int(self._config.delete_grace_s * 1e9)
+        now_ns = self._clock.time_ns()
+        before_ns = now_ns - int(self._config.delete_grace_s * 1e9)
         with self._shell.coordinator.read() as kv:
             position = decode_u64(kv.get(META, POSITION_KEY) or encode_u64(0))
-            return position, nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE)
+            return position, nodes.doomed_page(kv, self._node_id, before_ns, DELETE_PAGE, now_ns=now_ns)
 
     # -- inventory
 
@@ -241,8 +242,9 @@ class NodeStream:
         asked_ns = self._asked_ns
 
         def compare() -> nodes.InventoryFindings:
+            now_ns = self._clock.time_ns()
             with self._shell.coordinator.read() as kv:
-                return nodes.compare_inventory(kv, self._node_id, held, low, high, asked_ns)
+                return nodes.compare_inventory(kv, self._node_id, held, low, high, asked_ns, now_ns=now_ns)
 
         while low < high:
             found = await self._shell.read(compare)

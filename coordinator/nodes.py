@@ -161,11 +161,16 @@ def _store(txn: Txn, node_id: int, row: NodeRow) -> None:
 # ---------------------------------------------------------------- deletions
 
 
-def doomed_page(kv: ReadKv, node_id: int, before_ns: int, limit: int) -> list[tuple[int, int]]:
-    """Up to `limit` (segment, shard) that the node should delete now: doomed before that time."""
+def doomed_page(kv: ReadKv, node_id: int, before_ns: int, limit: int, *, now_ns: int) -> list[tuple[int, int]]:
+    """Up to `limit` (segment, shard) that the node should delete now: doomed before that time.
+
+    One from the future was doomed before the clock was set back. Nobody knows how long ago: it waits no longer, or its
+    space would be held for as long as the clock was wrong.
+    """
     page: list[tuple[int, int]] = []
     for key, raw in kv.scan(DOOMED, *doomed_range(node_id)):
-        if decode_i64(raw) <= before_ns:
+        doomed_ns = decode_i64(raw)
+        if doomed_ns <= before_ns or doomed_ns > now_ns:
             _, segment, shard = split_doomed_key(key)
             page.append((segment, shard))
             if len(page) >= limit:
@@ -204,12 +209,19 @@ def _names(row: SegmentRow | None, node_id: int, shard: int) -> bool:
 
 
 def compare_inventory(
-    kv: ReadKv, node_id: int, held: Sequence[tuple[int, int, int]], low: int, high: int, asked_ns: int
+    kv: ReadKv,
+    node_id: int,
+    held: Sequence[tuple[int, int, int]],
+    low: int,
+    high: int,
+    asked_ns: int,
+    *,
+    now_ns: int = 1 << 63,
 ) -> InventoryFindings:
     """Compares what a node holds of segments [low, high) with the rows, up to MAX_COMPARED_ROWS of them.
 
     `held` lists (segment, shard, bytes) of that range completely. Segments committed after `asked_ns`, when the node
-    was asked, are not missed.
+    was asked, are not missed; those from the future were committed before the clock was set back, and are.
     """
     surplus: list[tuple[int, int]] = []
     missing: list[tuple[int, int, str]] = []
@@ -221,7 +233,7 @@ def compare_inventory(
             resume = segment
             break
         row = decode_segment(raw)
-        if row.state != SegmentState.COMMITTED or row.since_ns >= asked_ns or node_id not in row.nodes:
+        if row.state != SegmentState.COMMITTED or asked_ns <= row.since_ns <= now_ns or node_id not in row.nodes:
             continue
         shard = row.nodes.index(node_id)
         size = have.get((segment, shard))

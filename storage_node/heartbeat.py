@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import grpc
 
-from redfs.core.errors import InternalError, RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import InternalError, NoSpace, RedfsError, Unavailable, WrongFormat
 from redfs.proto import rpc
 from redfs.proto.data_plane import MAX_KEYS, ShardKey, pack_keys, unpack_keys
 from redfs.proto.gen import cluster_pb2 as pb
@@ -157,8 +157,7 @@ class Heartbeat:
                         )
                         ticker.start()
                 elif order.HasField("refused"):
-                    refused = error_of(order.refused)
-                    raise refused if isinstance(refused, Unavailable | WrongFormat) else WrongFormat(str(refused))
+                    raise refusal(order.refused)
                 elif order.HasField("delete"):
                     self._delete(order.delete, reports, ended)
                 elif order.HasField("send_inventory"):
@@ -264,6 +263,14 @@ def _until_none(reports: queue.Queue[pb.NodeReport | None], ended: threading.Eve
         if report is None:
             return
         yield report
+
+
+def refusal(failure: pb.Failure) -> Unavailable | WrongFormat:
+    """What the coordinator's refusal means. Without room on its disk it lets nobody in now; all else is final."""
+    error = error_of(failure)
+    if isinstance(error, Unavailable | WrongFormat):
+        return error
+    return Unavailable(str(error)) if isinstance(error, NoSpace) else WrongFormat(str(error))
 
 
 def _final_or_not(error: grpc.RpcError, coordinator: str) -> Unavailable | WrongFormat:

@@ -5,8 +5,9 @@ others than it knew. But it leaves an answer out when it took another one for th
 write of this host: it would read old pages then. So who asks while somebody else's look is under way gets the same
 answer, of a look that began after both had asked; and what else tells of the inode waits for these answers.
 
-And a read that is under way shows the file as it was when it began: where the kernel learns of a greater size before the
-answer, the reader gets zeros behind the old end. So what tells of the inode also waits for the reads that began before.
+And a read that is under way shows the file as it was when it began: where the kernel learns of a greater size before
+the answer, the reader gets zeros behind the old end. So what tells of the inode also waits for the reads that began
+before.
 
 What reaches the mount in the moment in which such an answer is given may still lose against it.
 """

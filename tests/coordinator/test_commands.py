@@ -656,6 +656,29 @@ def test_an_inventory_decides_what_is_surplus_and_what_is_missing() -> None:
     assert pool.problems() == []
 
 
+def test_what_was_committed_before_the_clock_was_set_back_is_missed_all_the_same() -> None:
+    pool = Pool(3)
+    pool.create("v", "mirror:3")
+    Client(pool, "v").write({(10, 0): "a"})
+    now_ns = pool.clock.time_ns()
+    asked_ns = now_ns - 86_400_000_000_000
+    with pool.coordinator.read() as kv:
+        assert nodes.compare_inventory(kv, 1, [], 0, 1 << 48, asked_ns, now_ns=now_ns).missing == []
+        assert len(nodes.compare_inventory(kv, 1, [], 0, 1 << 48, asked_ns, now_ns=asked_ns + 1).missing) == 1
+
+
+def test_what_was_doomed_before_the_clock_was_set_back_is_deleted_all_the_same() -> None:
+    pool = Pool()
+    pool.coordinator.execute(lambda txn: txn.doom_shard(1, 77, 2))
+    doomed_ns = pool.clock.time_ns()
+    second = 1_000_000_000
+    with pool.coordinator.read() as kv:
+        assert nodes.doomed_page(kv, 1, doomed_ns - second, 10, now_ns=doomed_ns) == [], "it waits out its grace time"
+        assert nodes.doomed_page(kv, 1, doomed_ns, 10, now_ns=doomed_ns + second) == [(77, 2)]
+        day_before = doomed_ns - 86_400 * second
+        assert nodes.doomed_page(kv, 1, day_before - second, 10, now_ns=day_before) == [(77, 2)]
+
+
 def test_a_long_comparison_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nodes, "MAX_COMPARED_ROWS", 1)
     pool = Pool(3)

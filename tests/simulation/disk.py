@@ -218,7 +218,7 @@ class SimulatedDisk:
         """Preallocates nothing and tells nobody how full it is, as some network file systems do."""
         self.off = False
         self.life = 0
-        self._capacity_bytes = capacity_bytes
+        self.capacity_bytes = capacity_bytes
         self._names: dict[str, _Inode] = {}
         self._durable_names: dict[str, _Inode] = {}
         self._pending: list[tuple[str, _Inode | None, str]] = []
@@ -266,6 +266,16 @@ class SimulatedDisk:
             inode.current[offset] ^= 1 << bit
         if offset < len(inode.durable):
             inode.durable[offset] ^= 1 << bit
+
+    def cut_short(self, name: str, size: int) -> None:
+        """Loses the end of a file, on the disk and in memory."""
+        inode = self._names[name]
+        del inode.current[size:]
+        del inode.durable[size:]
+        inode.dirty = {page for page in inode.dirty if page * PAGE_BYTES < size}
+
+    def size_of(self, name: str) -> int:
+        return len(self._names[name].current)
 
     # -------------------------------------------------------------------- Disk
 
@@ -330,12 +340,12 @@ class SimulatedDisk:
         return None if inode is None else bytes(inode.current)
 
     def total_bytes(self) -> int:
-        return self._capacity_bytes
+        return self.capacity_bytes
 
     def free_bytes(self) -> int:
-        return self._capacity_bytes if self.full_without_warning else self.room_bytes()
+        return self.capacity_bytes if self.full_without_warning else self.room_bytes()
 
     def room_bytes(self) -> int:
         """What can really be written."""
         taken = sum(len(inode.allocated | inode.preallocated) for inode in self._names.values())
-        return self._capacity_bytes - taken * PAGE_BYTES
+        return self.capacity_bytes - taken * PAGE_BYTES

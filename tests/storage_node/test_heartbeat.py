@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from redfs.core.errors import RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import NoSpace, RedfsError, Unavailable, WrongFormat
 from redfs.proto import rpc
 from redfs.proto.data_plane import pack_keys, unpack_keys
 from redfs.proto.gen import cluster_pb2 as pb
@@ -270,9 +270,12 @@ def test_another_pool_is_refused_by_the_node_too(coordinator: FakeCoordinator, a
     assert isinstance(node.refused.get(timeout=WAIT_S), WrongFormat)
 
 
-def test_a_refusal_that_may_pass_is_tried_again(coordinator: FakeCoordinator, attach: Callable[[], Attached]) -> None:
+@pytest.mark.parametrize("why", [Unavailable("starting"), NoSpace("the coordinator's disk is full")])
+def test_a_refusal_that_may_pass_is_tried_again(
+    coordinator: FakeCoordinator, attach: Callable[[], Attached], why: RedfsError
+) -> None:
     node = attach()
-    coordinator.orders.put(pb.NodeOrder(refused=failure_of(Unavailable("starting"))))
+    coordinator.orders.put(pb.NodeOrder(refused=failure_of(why)))
     coordinator.next("hello")
     coordinator.next("hello")
     assert node.refused.empty()

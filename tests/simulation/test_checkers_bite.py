@@ -1,0 +1,138 @@
+"""Every checker of the simulation is seen to bite: one protection of the product taken out, and a schedule fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from redfs.coordinator import commits, new_data, segments, sessions
+from redfs.coordinator.healing.worker import Worker
+from redfs.coordinator.txn import Txn
+from redfs.core.tables import (
+    SEGMENTS,
+    SESSIONS,
+    SegmentRow,
+    SessionRow,
+    VolumeRow,
+    decode_segment,
+    decode_u64,
+    u64_key,
+)
+from redfs.proto import data_plane
+from redfs.storage_node.group_sync import GroupSync
+from tests.simulation.schedule import ScheduleFailed, run_schedule
+
+FIRST_SEED = 1_000
+
+
+def no_fdatasync() -> Any:
+    """Nodes answer before anything is durable."""
+    return mock.patch.object(GroupSync, "wait")
+
+
+def dooms_a_named_shard() -> Any:
+    """A commit queues a shard for deletion that it has just named."""
+    count = new_data._count_written
+
+    def doom_too(txn: Txn, row: SegmentRow) -> None:
+        count(txn, row)
+        for key, raw in txn.kv.scan(SEGMENTS, b"", b"\xff" * 9):
+            if decode_segment(raw)._replace(live_bytes=0) == row:
+                txn.doom_shard(row.nodes[0], decode_u64(key), 0)
+
+    return mock.patch.object(new_data, "_count_written", doom_too)
+
+
+def loses_a_reference() -> Any:
+    """A slot that goes takes a reference of a block away that another one needs."""
+    settle = Txn.settle
+
+    def settle_wrongly(self: Txn, *blocks: Any) -> None:
+        for block, delta in list(self._references.items()):
+            row = self.block(block)
+            if delta < 0 and row is not None and row.refs + delta > 1:
+                self._references[block] = delta - 1
+        settle(self, *blocks)
+
+    return mock.patch.object(Txn, "settle", settle_wrongly)
+
+
+@contextmanager
+def accepts_commits_of_ended_sessions() -> Iterator[None]:
+    """A session whose lease lapsed goes on after another one has got its volume."""
+
+    end = sessions.end_session
+
+    def without_end(txn: Txn, session_id: int) -> None:
+        row = txn.kv.get(SESSIONS, u64_key(session_id))
+        end(txn, session_id)
+        txn.after_commit.clear()
+        if row is not None:
+            txn.kv.put(SESSIONS, u64_key(session_id), row)
+
+    def anybody(txn: Txn, _session_id: int, volume_id: int) -> VolumeRow:
+        return txn.tree.require(volume_id)
+
+    with (
+        mock.patch.object(sessions, "end_session", without_end),
+        mock.patch.object(commits, "require_delegation", anybody),
+        mock.patch.object(segments, "require_writer", anybody),
+    ):
+        yield
+
+
+def repairs_from_corrupt_siblings() -> Any:
+    """A node takes shards of others as they come."""
+
+    def unchecked(self: Any, segment: int, shard: int, view: memoryview) -> None:
+        self._send(data_plane.digest_header(segment, shard, len(view)))
+        self.recv_reply(view)
+
+    return mock.patch.object(data_plane.NodeConnection, "get_verified_into", unchecked)
+
+
+def applies_a_repeated_commit_again() -> Any:
+    """A commit that comes again is taken for the next one."""
+    require = sessions.require_session
+
+    def forgetful(txn: Txn, session_id: int) -> SessionRow:
+        row = require(txn, session_id)
+        return row._replace(last_commit=max(0, row.last_commit - 1))
+
+    return mock.patch.object(commits, "require_session", forgetful)
+
+
+def heals_nothing() -> Any:
+    async def rests(self: Worker) -> None:
+        return None
+
+    return mock.patch.object(Worker, "run_for_ever", rests)
+
+
+MUTATIONS: list[tuple[Callable[[], Any], int]] = [
+    (no_fdatasync, 100),
+    (dooms_a_named_shard, 10),
+    (loses_a_reference, 100),
+    (accepts_commits_of_ended_sessions, 300),
+    (repairs_from_corrupt_siblings, 300),
+    (applies_a_repeated_commit_again, 300),
+    (heals_nothing, 20),
+]
+"""With the number of schedules within which it shows: some four times what was seen."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mutation", "within"), MUTATIONS, ids=[mutation.__name__ for mutation, _ in MUTATIONS])
+def test_a_protection_taken_out_shows(mutation: Callable[[], Any], within: int) -> None:
+    with mutation():
+        for seed in range(FIRST_SEED, FIRST_SEED + within):
+            try:
+                run_schedule(seed)
+            except ScheduleFailed as failed:
+                print(f"{mutation.__name__}: {seed - FIRST_SEED + 1} schedules, {str(failed).splitlines()[0]}")
+                return
+    pytest.fail(f"{within} schedules and nobody noticed")
