@@ -49,6 +49,8 @@ FIRST_PORT = 7400
 FIRST_CONSOLE_PORT = 7480
 PORTS_TRIED = 100
 """Pools beside each other on one machine; beyond it something else is wrong."""
+REPORTING_S = 3.0
+"""A node that is out and was heard of within this is there: it reports each second."""
 START_TIMEOUT_S = 60.0
 """From the start of a process to its first answer; an index that is rebuilt after a crash takes some seconds."""
 STOP_TIMEOUT_S = 30.0
@@ -429,7 +431,7 @@ class LocalPool:
 
         wanted = {os.fspath(node.folder) for node in nodes}
         with Pool.connect(address) as pool:
-            self._wait(lambda: wanted <= {n.data_folder for n in pool.nodes() if n.state == "up"}, nodes)
+            self._wait(lambda: wanted <= {n.data_folder for n in pool.nodes() if _reports(n)}, nodes)
 
     def _wait(self, done: Callable[[], bool], members: Sequence[Member]) -> None:
         """Until `done`; Unavailable with a process's last words when one has ended or the time is up."""
@@ -512,6 +514,11 @@ def _pool_of(pid: int) -> str:
         return find_pool(words[words.index("--pool") + 1]).address
     except (OSError, ValueError, IndexError, RedfsError):
         return ""
+
+
+def _reports(node: pb.Node) -> bool:
+    """Whether a node is there, whatever it is used for."""
+    return node.state in ("up", "draining") or (node.state == "out" and node.last_seen_s < REPORTING_S)
 
 
 def _last_words(member: Member) -> str:

@@ -26,7 +26,7 @@ from redfs.coordinator.environment import CoordinatorConfig, SystemClock, System
 from redfs.coordinator.healing.worker import Worker
 from redfs.coordinator.identity import DataFolder, publish
 from redfs.coordinator.scheduler import scheduler_of
-from redfs.coordinator.scrub import Scrubber
+from redfs.coordinator.scrub import scrubber_of
 from redfs.coordinator.service import serve
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.store import STORE_FILE, LmdbStore
@@ -117,7 +117,7 @@ async def run(folder: DataFolder, config: CoordinatorConfig, address: str) -> in
     log.info("pool %s: listening on port %d, metadata in %s", coordinator.pool_id, port, folder.path)
     ticker = asyncio.create_task(_tick(shell), name="ticker")
     scheduling = asyncio.create_task(scheduler_of(shell).run_for_ever(), name="scheduler")
-    scrubbing = asyncio.create_task(Scrubber(shell).run_for_ever(), name="scrubber")
+    scrubbing = asyncio.create_task(scrubber_of(shell).run_for_ever(), name="scrubber")
     healing = asyncio.create_task(Worker(shell).run_for_ever(), name="healing")
     cleaning = asyncio.create_task(Cleaning(shell).run_for_ever(), name="cleaning")
     await stop.wait()

@@ -109,7 +109,7 @@ def refuse_to_remove(node_id: int, row: NodeRow, segments: int) -> NotAllowed:
     what = "1 segment" if segments == 1 else f"{segments:,} segments"
     doing = "moved away" if row.state == NodeState.DRAINING else "made anew elsewhere"
     return NotAllowed(
-        f"node {node_id} still has shards of {what}, which are being {doing}: wait until `redfs node ls` shows none"
+        f"node {node_id} still has shards of {what}, which are being {doing}: `redfs jobs` shows how far that is"
     )
 
 

@@ -88,7 +88,9 @@ class NodeTasks:
             raise Unavailable(f"node {node_id} did not do a task in {deadline_s:.0f} s") from None
         finally:
             del self._tasks[task.task_id]
-            if not answered.done() and self._streams.get(node_id) == send:
+            # Whoever waits and is cancelled takes the future with it.
+            given_up = answered.cancelled() or not answered.done()
+            if given_up and self._streams.get(node_id) == send:
                 await send(pb.NodeOrder(cancel_task=pb.CancelTask(task_id=task.task_id)))
 
     async def scrub(

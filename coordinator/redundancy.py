@@ -40,11 +40,19 @@ class RedundancyBook:
     """None: nobody has looked since the start."""
     stale: bool = True
     """Something has changed that the next look should see soon."""
+    current: bool = False
+    """Nothing of that kind has happened since the last look began."""
     kept_in: tuple[int, ...] = field(default=())
     """Nodes that are away for long and not given up, because too many are away at once."""
 
     def is_stale(self) -> None:
         self.stale = True
+        self.current = False
+
+    def looked(self, found: Redundancy) -> None:
+        """A look has ended."""
+        self.last = found
+        self.current = not self.stale
 
     def segments_on(self, node_id: int) -> int | None:
         """None: not known."""

@@ -479,13 +479,14 @@ def show_node(coordinator: Coordinator, node_id: int, row: NodeRow) -> pb.Node:
 
 
 def _node_for_people(coordinator: Coordinator, node: NodeView, damage: Counter[tuple[int, bool]]) -> pb.Node:
-    segments = coordinator.env.redundancy.segments_on(node.node_id)
+    book = coordinator.env.redundancy
+    segments = book.segments_on(node.node_id)
     return convert.to_node(
         node,
         damage[node.node_id, False],
         damage[node.node_id, True],
         segments or 0,
-        allowed_actions(node.row, segments),
+        allowed_actions(node.row, segments if book.current else None),
     )
 
 

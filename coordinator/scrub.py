@@ -23,11 +23,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from redfs.coordinator.coordinator import Command, Coordinator
 from redfs.coordinator.jobs import end_job, ensure_job
+from redfs.coordinator.node_tasks import NodeTasks
 from redfs.coordinator.nodes import report_bad, stored_nodes
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.txn import Txn
@@ -216,13 +218,22 @@ def to_message(row: LastScrubRow) -> pb.Scrub:
 # ---------------------------------------------------------------- having it done
 
 
+RunCommand = Callable[[Command[Any]], Awaitable[Any]]
+
+
+def scrubber_of(shell: Shell) -> Scrubber:
+    """The scrubber of a process."""
+    return Scrubber(shell.coordinator, shell.run, shell.node_tasks)
+
+
 class Scrubber:
     """See the module."""
 
-    def __init__(self, shell: Shell) -> None:
-        self._shell = shell
-        self._coordinator = shell.coordinator
-        self._clock = shell.coordinator.env.clock
+    def __init__(self, coordinator: Coordinator, run: RunCommand, node_tasks: NodeTasks) -> None:
+        self._coordinator = coordinator
+        self._run = run
+        self._node_tasks = node_tasks
+        self._clock = coordinator.env.clock
         self._job_id = 0
         """Of the scrub that nodes work on; 0: none."""
         self._at_work: dict[int, asyncio.Task[None]] = {}
@@ -261,7 +272,7 @@ class Scrubber:
         with self._coordinator.read() as kv:
             left = left_nodes(kv, job_id)
         if not left:
-            result = await self._shell.run(lambda txn: finish(txn, job_id))
+            result = await self._run(lambda txn: finish(txn, job_id))
             if result is not None:
                 log.info("scrubbed %d shards, %d bytes, %d bad", result.shards, result.bytes, result.bad)
             return
@@ -275,7 +286,7 @@ class Scrubber:
         interval_s = self._coordinator.config.scrub_interval_s
         now_ns = self._clock.time_ns()
         waits = due is not None and now_ns < due <= now_ns + int(interval_s * 1e9)
-        if interval_s and not waits and await self._shell.run(start_due):
+        if interval_s and not waits and await self._run(start_due):
             log.info("a scrub is due and begins")
 
     async def _scrub(self, job_id: int, node_id: int) -> None:
@@ -284,11 +295,11 @@ class Scrubber:
             after = progress_on(kv, job_id, node_id).upto_segment
         rate = self._coordinator.config.scrub_bytes_per_s
         try:
-            reports = self._shell.node_tasks.scrub(node_id, after, rate, SILENCE_S)
+            reports = self._node_tasks.scrub(node_id, after, rate, SILENCE_S)
             async with contextlib.aclosing(reports):
                 async for report in reports:
                     for step in _steps_of(report):
-                        if not await self._shell.run(partial(advance, job_id=job_id, node_id=node_id, step=step)):
+                        if not await self._run(partial(advance, job_id=job_id, node_id=node_id, step=step)):
                             return
         except RedfsError as error:
             self._not_before_s[node_id] = self._clock.monotonic() + AGAIN_S

@@ -317,6 +317,7 @@ class Balance:
         self._room = {n: node.room_bytes for n, node in self._facts.items()}
         capacity = sum(node.capacity_bytes for node in self._facts.values())
         self._mean = sum(self._bytes.values()) / capacity if capacity else 0.0
+        self._has_domains = any(node.domain for node in facts.values())
 
     def over_bytes(self, node: int) -> float:
         """What the node holds beyond its share; negative: less."""
@@ -343,7 +344,7 @@ class Balance:
 
     def _spread_domains(self, shards: Shards, busy: Collection[int]) -> tuple[int, int] | None:
         """From a domain with several shards to one with fewer, by two at least: else nothing is won."""
-        all_levels = _domain_levels(shards, -1, self._all)
+        all_levels = _domain_levels(shards, -1, self._all) if self._has_domains else Counter()
         if not all_levels or max(all_levels.values()) < 2:
             return None
         fullest = max(all_levels.values())
@@ -370,7 +371,7 @@ class Balance:
             source = shards.nodes[shard]
             if self.over_bytes(source) <= 0:
                 return None
-            levels = _domain_levels(shards, shard, self._all)
+            levels = _domain_levels(shards, shard, self._all) if self._has_domains else Counter()
             bound = levels[self._facts[source].domain]
             fit = [node for node in self._fit(shards, busy) if levels[self._facts[node].domain] <= bound]
             if not fit:

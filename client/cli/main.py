@@ -27,6 +27,7 @@ from redfs.client.cli import (
     node_commands,
     pool_commands,
     schedule_commands,
+    scrub_commands,
     send_commands,
     volume_commands,
 )
@@ -78,6 +79,7 @@ for command in (
     job_commands.list_jobs,
     job_commands.job,
     job_commands.rebalance,
+    scrub_commands.scrub,
     job_commands.clean,
     console_commands.console,
 ):

@@ -10,6 +10,7 @@ import click
 
 from redfs.client.cli import output
 from redfs.client.cli.job_commands import JOB_COLUMNS, job_rows
+from redfs.client.cli.scrub_commands import last_scrub_text
 from redfs.client.cli.settings import Command, settings
 from redfs.core.errors import Corrupt, Unavailable
 
@@ -153,6 +154,7 @@ def _print_status(state: pb.PoolStatus, nodes: list[pb.Node]) -> None:
     out.print(head)
     for problem in state.problems:
         out.print(Text(f"  {problem}", style=style))
+    out.print(Text(f"  {last_scrub_text(state.scrub)}", style="yellow" if state.scrub.bad else "dim"))
     out.print()
     output.print_table(("SPACE", "SIZE", ""), _space_rows(state), right=("SIZE",), indent=2)
     if nodes:

@@ -149,12 +149,12 @@ def report_bad(txn: Txn, found: Sequence[Bad]) -> None:
 # ---------------------------------------------------------------- nodes
 
 
-def bearable(kv: ReadKv, count: int) -> int:
-    """How many of `count` nodes may be away at once and still be given up by time alone."""
+def most_borne(kv: ReadKv) -> int:
+    """Losses that the safest policy in use bears."""
     policies = [
         row.policy.m for row in ReadTree(kv).all() if row.kind != VolumeKind.ZERO and row.state == VolumeState.OK
     ]
-    return max(max(policies, default=0), int(count * MAX_GIVEN_UP_SHARE))
+    return max(policies, default=0)
 
 
 def give_up(txn: Txn, overdue: Collection[int]) -> list[int]:

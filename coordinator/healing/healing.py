@@ -41,8 +41,8 @@ from redfs.core.tables import (
     u64_key,
 )
 
-GIVE_ROWS = 256
-"""Segments that one `give` looks at: a few milliseconds of the event loop."""
+GIVE_ROWS = 64
+"""Segments that one `give` reads: a few milliseconds of the event loop."""
 READS_PER_TASK_PLACE = 4
 """A node is read for this many tasks at once for each that it may make: a shard takes k others to make."""
 LEAST_PAUSE_S = 0.5
@@ -53,6 +53,8 @@ RETRY_S = 5.0
 """Before looking again at what could not be done."""
 REFILL = MAX_URGENT // 2
 """Where a look has left segments out, the next one begins when so few are left of it."""
+REST_PER_LOOK = 10
+"""Looks that nothing new calls for leave so many times their own length between them."""
 IDLE_S = 60.0
 """Between two looks while nothing happens: what nobody has told shows then."""
 MAX_TARGETS_TRIED = 8
@@ -102,7 +104,10 @@ class Healing:
         self._balance: Balance | None = None
         self._seen: dict[int, tuple[object, ...]] = {}
         self._ended_s = float("-inf")
+        self._began_s = self._took_s = 0.0
         self._given_since = 0
+        self._borne = 0
+        self._borne_s = float("-inf")
 
     # -- states of nodes
 
@@ -113,7 +118,7 @@ class Healing:
         overdue = [n.node_id for n in members if not n.up and n.away_s >= self._config.down_out_s]
         back = [n.node_id for n in facts.values() if n.state == NodeState.LOST and n.up and n.steady and n.compared]
         found: list[Command] = []
-        if overdue and sum(not n.up for n in members) > commands.bearable(kv, len(members)):
+        if overdue and sum(not n.up for n in members) > self._bearable(kv, len(members)):
             self._book.kept_in = tuple(sorted(overdue))
             overdue = []
         else:
@@ -123,6 +128,13 @@ class Healing:
         if back:
             found.append(lambda txn: commands.take_back(txn, back))
         return found
+
+    def _bearable(self, kv: ReadKv, count: int) -> int:
+        """How many of so many nodes may be away at once and still be given up by time alone."""
+        now_s = self._clock.monotonic()
+        if now_s - self._borne_s >= RETRY_S:
+            self._borne, self._borne_s = commands.most_borne(kv), now_s
+        return max(self._borne, int(count * commands.MAX_GIVEN_UP_SHARE))
 
     # -- looking
 
@@ -138,13 +150,15 @@ class Healing:
         if self._given_since and (not self._queue or (not self._found.complete and len(self._queue) < REFILL)):
             return True
         if self._found.left and not self._queue and not self._running:
-            return passed_s >= RETRY_S
-        return passed_s >= (REFRESH_S if self._found.left or self._found.redundancy.endangered else IDLE_S)
+            return passed_s >= max(RETRY_S, REST_PER_LOOK * self._took_s)
+        busy = bool(self._found.left or self._found.redundancy.endangered)
+        return passed_s >= max(REFRESH_S if busy else IDLE_S, REST_PER_LOOK * self._took_s)
 
     def begin_survey(self, kv: ReadKv) -> None:
         """Begins to look; nodes are taken as they are now."""
         facts = self._cluster.facts()
         wanted = self._wanted(kv, facts)
+        self._began_s = self._clock.monotonic()
         self._book.stale = False
         self._seen = _signature(facts)
         balance = None
@@ -164,12 +178,13 @@ class Healing:
         found = self._found = self._survey.found()
         self._survey = None
         self._queue = found.urgent
-        self._book.last = found.redundancy
+        self._book.looked(found.redundancy)
         self._bytes_on = Counter(found.bytes_on)
         self._balance = Balance(self._cluster.facts(), self._bytes_on)
         for given in self._running.values():
             self._moves(given.step.source, given.step.target, given.step.shard_bytes)
         self._ended_s = self._clock.monotonic()
+        self._took_s = self._ended_s - self._began_s
         self._given_since = 0
         under_way: Counter[JobOf] = Counter(_job_of(given.step) for given in self._running.values())
         return lambda txn: commands.settle_jobs(txn, found, under_way)
@@ -208,13 +223,15 @@ class Healing:
         places = sum(node.takes for node in facts.values()) * limit - self._making.total()
         given: list[Given] = []
         later: list[int] = []
-        looked = 0
-        for looked, segment_id in enumerate(self._queue):
+        looked = upto = 0
+        for segment_id in self._queue:
             if looked >= GIVE_ROWS or len(given) >= places:
                 break
+            upto += 1
             if segment_id in self._running:
                 later.append(segment_id)
                 continue
+            looked += 1
             task = self._task(kv, segment_id, facts, wanted)
             if task is Blocked.BUSY:
                 later.append(segment_id)
@@ -223,9 +240,7 @@ class Healing:
                 later.append(segment_id)
                 self._begin(task)
                 given.append(task)
-        else:
-            looked = len(self._queue)
-        self._queue = later + self._queue[looked:]
+        self._queue = later + self._queue[upto:]
         return given
 
     def _begin(self, given: Given) -> None:

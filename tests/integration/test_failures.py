@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.pools import RunningPool
+from tests.integration.pools import RunningPool, wait_for
 
 pytestmark = pytest.mark.mount
 
@@ -185,7 +185,8 @@ def test_a_lost_disk_and_a_new_one_in_its_place(fresh_pool: FreshPool) -> None:
     pool.kill("node-1")
     shutil.rmtree(pool.local.node(1).folder)
     pool.up()
-    assert [node["state"] for node in pool.data("node", "ls")] == ["up", "down", "up", "up", "up"]
+    states = ["up", "down", "up", "up", "up"]
+    wait_for(lambda: [node["state"] for node in pool.data("node", "ls")] == states, "the lost one is down")
     assert_all_there(digests)
     digests |= fill(place, 4, MIB, seed=2)
     pool.umount(place)

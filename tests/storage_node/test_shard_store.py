@@ -16,7 +16,7 @@ from redfs.storage_node.disk import PAGE_BYTES, DiskFailed, FolderDisk
 from redfs.storage_node.index import LmdbIndex
 from redfs.storage_node.record import RecordHeader
 from redfs.storage_node.recovery import open_store
-from redfs.storage_node.shard_store import StoreLimits
+from redfs.storage_node.shard_store import ShardStore, StoreLimits
 from tests.simulation.disk import PowerLost
 from tests.storage_node.rig import DISK_UUID, SMALL_FILES, Rig, payload_of
 
@@ -394,6 +394,7 @@ def checksum_of(payload: bytes) -> int:
 def test_a_shard_in_doubt_is_set_aside_until_the_new_one_is_durable(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = payload_of(1, 20_000), payload_of(2, 20_000)
     rig.put(1, 0, old)
+    rig.put(2, 0, b"beside")
     used = rig.store.stat().used_bytes
     before = rig.store.index.get(SHARD_KEY.pack(1, 0))
     assert before is not None
@@ -403,7 +404,7 @@ def test_a_shard_in_doubt_is_set_aside_until_the_new_one_is_durable(rig: Rig, mo
 
     def writing(self: BackingFile, offset: int, header: RecordHeader, payload: bytes) -> None:
         assert rig.get(1, 0) is None, "not served"
-        assert rig.store.list_page(None, 10) == []
+        assert [info[:2] for info in rig.store.list_page(None, 10)] == [(2, 0)]
         assert [info[:3] for info in rig.store.aside()] == [(1, 0, 20_000)], "counted"
         assert rig.store.stat().used_bytes >= used
         assert file.payload_is_good(before.offset, 20_000, before.checksum), "kept readable"
@@ -413,7 +414,7 @@ def test_a_shard_in_doubt_is_set_aside_until_the_new_one_is_durable(rig: Rig, mo
     monkeypatch.setattr(BackingFile, "write", writing)
     rig.store.replace(1, 0, new, checksum_of(new))
     assert seen == ["written"]
-    assert rig.held() == {(1, 0): new}
+    assert rig.held() == {(1, 0): new, (2, 0): b"beside"}
     assert rig.store.aside() == []
     assert rig.store.stat().used_bytes == used, "the old one's space is given back"
 
@@ -438,6 +439,19 @@ def test_a_replacement_that_finds_no_room_leaves_the_old_one(rig: Rig) -> None:
         rig.store.replace(1, 0, new, checksum_of(new))
     assert rig.held() == {(1, 0): old}
     assert rig.store.aside() == []
+
+
+def test_of_two_good_records_of_a_shard_the_newer_stays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = payload_of(1, 20_000), payload_of(2, 20_000)
+    for beside in range(5):  # also where the old one's file was sealed meanwhile
+        rig.put(1, beside, old)
+        rig.put(2, beside, old)
+    with monkeypatch.context() as cut_short:
+        cut_short.setattr(ShardStore, "_remove", lambda store, records: None)
+        for shard in range(5):
+            rig.store.replace(1, shard, new, checksum_of(new))
+    rig.power_cycle()
+    assert rig.held() == {**{(1, shard): new for shard in range(5)}, **{(2, shard): old for shard in range(5)}}
 
 
 def test_power_lost_at_any_point_of_a_replacement_leaves_the_old_or_the_new_one() -> None:

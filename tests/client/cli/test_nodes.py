@@ -76,4 +76,4 @@ def test_how_nodes_are_shown(redfs: CommandLine, coordinator: FakeCoordinator) -
     assert "suspect" in redfs("node", "ls").out
     coordinator.nodes[0].state = "out"
     coordinator.nodes[0].last_seen_s = 700.0
-    assert "out, seen 12 min ago" in redfs("node", "ls").out
+    assert "out, seen 11 min 40 s ago" in redfs("node", "ls").out

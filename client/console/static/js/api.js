@@ -67,9 +67,6 @@ export const setSchedule = (volume, label, body) =>
   call("PUT", `/volumes/${named(volume)}/schedules/${named(label)}`, { body });
 export const removeSchedule = (volume, label) => call("DELETE", `/volumes/${named(volume)}/schedules/${named(label)}`);
 
-export const startJob = (kind) => call("POST", "/jobs", { body: { kind } });
-export const controlNode = (id, action) =>
-  call("POST", `/nodes/${id}/${action}`, { query: action === "remove" ? { confirm: id } : {} });
 export const controlJob = (id, action) => call("POST", `/jobs/${id}/${action}`);
 
 export const getFreed = (names, signal) => call("POST", "/freed", { body: { names }, signal });

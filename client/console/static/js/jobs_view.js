@@ -18,6 +18,7 @@ const KINDS = {
   repair: ["Repairing", "made anew from the other shards"],
   drain: ["Emptying", "everything moves to other nodes"],
   rebalance: ["Levelling", "until each node holds its share"],
+  scrub: ["Checking", "everything is read on the nodes and compared with its checksums"],
 };
 const STATES = { running: "running", waiting: "waiting", paused: "paused" };
 const ACTIONS = { pause: ["Pause", "pause", "Paused"], resume: ["Resume", "play", "Resumed"], cancel: ["Cancel", "stop", "Cancelled"] };

@@ -1,8 +1,11 @@
-// Nodes and disks: what is wrong with the pool, then every storage node with its room and its files.
+// Nodes and disks: what is wrong with the pool, what the last scrub found, then every storage node with its room and its
+// files.
 
-import { count, duration, number, percent, size } from "./format.js";
+import * as api from "./api.js";
+import { ago, count, duration, number, percent, size } from "./format.js";
 import { icon } from "./icons.js";
 import { store } from "./store.js";
+import { toast } from "./toasts.js";
 import { h, render } from "./vdom.js";
 
 /** A disk this full is shown as full. */
@@ -45,6 +48,7 @@ export class NodesView {
           { class: "problems", role: "list", "aria-label": "Problems" },
           (status?.problems ?? []).map((problem) => h("div", { key: problem, class: status.health === "failed" ? "failure" : "notice", role: "listitem" }, icon("warning"), problem)),
         ),
+        status && scrubLine(status),
         nodes
           ? nodes.length
             ? h("ul", { class: "node-list" }, nodes.map(nodeCard))
@@ -52,6 +56,27 @@ export class NodesView {
           : h("p", { class: "loading" }, store.errors.nodes?.message ?? "Loading…"),
       ),
     );
+  }
+}
+
+function scrubLine({ scrub, jobs }) {
+  const running = jobs.some((job) => job.kind === "scrub");
+  const found = scrub.bad ? `${count(scrub.bad, "bad one")} found` : "all of them good";
+  const said = scrub.ended_ns ? `Last scrub ${ago(scrub.ended_ns)}: ${count(scrub.shards, "shard")}, ${size(scrub.bytes)}, ${found}` : "Nothing was scrubbed yet";
+  return h(
+    "p",
+    { class: "quiet", "data-scrub": "" },
+    `${said} `,
+    h("button", { type: "button", class: "button tiny", disabled: running, onClick: startScrub }, icon("check"), running ? "Scrubbing" : "Scrub now"),
+  );
+}
+
+async function startScrub() {
+  try {
+    await api.startJob("scrub");
+    await store.refresh("status");
+  } catch (error) {
+    toast(error.message);
   }
 }
 
@@ -64,8 +89,8 @@ function nodeCard(node) {
   const used = node.capacity_bytes ? node.used_bytes / node.capacity_bytes : 0;
   // What the list said, and the time since it was fetched.
   const seen = node.last_seen_s + (Date.now() - store.fetchedMs.nodes) / 1000;
-  const isUp = node.state === "up";
-  const state = isUp ? (seen > QUIET_S && node.last_seen_s > QUIET_S ? `up, last seen ${duration(seen)} ago` : "up") : `${node.state}, last seen ${duration(seen)} ago`;
+  const quiet = seen > QUIET_S && node.last_seen_s > QUIET_S;
+  const state = quiet || node.state === "down" ? `${node.state}, last seen ${duration(seen)} ago` : node.state;
   const fact = (name, value) => (value === "" || value === undefined ? null : [h("dt", {}, name), h("dd", {}, value)]);
   return h(
     "li",
