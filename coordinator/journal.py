@@ -17,7 +17,7 @@ was away for a moment, or that a crash of the coordinator left one frame behind,
 |---|---|
 | the coordinator dies before LMDB's commit | nodes may have a frame more: it is cut off when the next one follows |
 | it dies after the commit | nodes may have a frame less: they get it from the table |
-| the commit fails (full disk) | as the first: the next frame follows the same point |
+| the commit fails (full disk) | as the first; only a restore before the next frame would have what was refused |
 | a member dies or hangs | one batch waits up to twice `wait_s`; then it goes on without, and `problems` says so |
 | no member is left | changes go on, in LMDB only; shards are not deleted until a node has the journal again |
 | half of all nodes are away while the set changes | it goes on, and `problems` says that a restore may not know |
@@ -143,6 +143,7 @@ class Journal:
         self._number = 0
         self._serial = 0
         self._record_after_s = 0.0
+        self._is_unrecorded_told = False
         self.term = 0
         self.durable_position = 0
         """All members have all lists up to it."""
@@ -344,11 +345,14 @@ class Journal:
             raise self.fence(error) from error
         if not enough(answered):
             self._record_after_s = self._monotonic() + RECORD_PAUSE_S
-            log.warning(
-                "%d of %d nodes know who has the journal now: a restore may not", len(answered), len(record.known)
-            )
+            if answered and not self._is_unrecorded_told:
+                self._is_unrecorded_told = True
+                log.warning(
+                    "%d of %d nodes know who has the journal now: a restore may not", len(answered), len(record.known)
+                )
             return False
         self._recorded = record
+        self._is_unrecorded_told = False
         return True
 
     @property

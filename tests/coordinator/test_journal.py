@@ -308,6 +308,31 @@ def test_the_set_is_recorded_before_anything_is_answered_without_a_member(
     assert done.warnings
 
 
+def test_a_node_that_is_no_member_any_more_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    pool = JournaledPool(3, store)
+
+    def full(_: int) -> None:
+        raise NoSpace("the disk is full")
+
+    store.before_commit = full
+    with pytest.raises(NoSpace):
+        pool.create("refused")
+    store.before_commit = lambda number: None
+    pool.nodes[1].hangs = True
+    pool.create("kept")
+    assert pool.journal.members() == (2, 3)
+    # Node 1 has as many lists, and its last one was refused.
+    done = pool.restore(tmp_path, monkeypatch, [1, 2, 3])
+    assert (done.is_sure, done.node_id) == (True, 2)
+    pool.nodes[1].hangs = False
+    move_to(pool, tmp_path)
+    assert pool.volume("kept").name == "kept"
+    with pytest.raises(NotFound):
+        pool.volume("refused")
+    assert pool.journal.members() == (1, 2, 3)
+
+
 def test_too_few_nodes_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = JournaledPool(6)
     pool.create("v")

@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_run_makes_nothing_whole() -> None:
             rig.power_cycle()
         assert not rig.journal.open_writer(1, [later])[1].whole
         rig.journal.drop(1, 0)
-        assert any(name.endswith(".checkpoint") for name in rig.names()), "it may be all that there is"
+        assert len(rig.names()) == 3, "the old checkpoint and its lists may be all that there is"
     rig.checkpoint(later)
     opened = rig.journal.open_writer(1, [later])[1]
     assert opened.whole
@@ -285,7 +285,8 @@ def test_a_checkpoint_without_an_end_is_removed() -> None:
     rig.journal.begin_checkpoint(1, BASE)
     rig.journal.add_piece(1, encode_piece(0, [("meta", b"a", b"1")]))
     assert len(rig.names()) == 2
-    rig.power_cycle()
+    rig.disk.kill()
+    rig.start()
     assert [name for name in rig.names() if name.endswith(".checkpoint")] == []
     assert not rig.journal.open_writer(1, [BASE])[1].whole
 
