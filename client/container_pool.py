@@ -30,6 +30,7 @@ import contextlib
 import ipaddress
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.networks import Network
 
+UNIX = "unix://"
+DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 IMAGE = "redfs:latest"
 DEFAULT_NAME = "redfs"
 CLUSTER_LABEL = "redfs.cluster"
@@ -128,6 +131,14 @@ def connect_to_engine() -> DockerClient:
         raise Unavailable(
             "a pool in containers needs the Docker SDK for Python: pip install 'redfs[containers]'"
         ) from error
+    host = os.environ.get("DOCKER_HOST") or DEFAULT_ENGINE
+    if host.startswith(UNIX):
+        # Asked first: the SDK does not close a socket that it could not connect.
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(host.removeprefix(UNIX))
+            except OSError as error:
+                raise _no_engine() from error
     try:
         engine = docker.from_env(timeout=ENGINE_TIMEOUT_S)
     except docker.errors.DockerException as error:

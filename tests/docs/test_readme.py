@@ -68,6 +68,14 @@ def test_every_exit_code_is_on_the_page() -> None:
             assert f"| {error.exit_code} | `{error.code}` |" in text, error
 
 
+def test_every_fault_has_its_test() -> None:
+    named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
+    sources = "".join(path.read_text() for path in (ROOT / "tests" / "cluster").glob("test_*.py"))
+    written = re.findall(r"^def (test_\w+)", sources, re.MULTILINE)
+    assert len(named) > 10
+    assert set(named) == set(written), "docs/faults.md has rows without a test, or tests without a row"
+
+
 @pytest.mark.mount
 def test_the_readmes_commands_work_as_written(tmp_path: Path) -> None:
     blocks = marked_commands()

@@ -44,7 +44,7 @@ def test_a_first_connection_may_be_slow() -> None:
         relay = threading.Thread(target=_late_relay, args=(listener, port), daemon=True)
         relay.start()
         with rpc.open_blocking_channel(f"127.0.0.1:{listener.getsockname()[1]}") as channel:
-            call = channel.unary_unary("/redfs.Nothing/Nothing")
+            call = channel.unary_unary("/redfs.Nothing/Nothing", None, None)
             try:
                 call(b"", timeout=CALL_S)
             except grpc.RpcError as error:
