@@ -266,7 +266,7 @@ def _until_none(reports: queue.Queue[pb.NodeReport | None], ended: threading.Eve
 
 
 def refusal(failure: pb.Failure) -> Unavailable | WrongFormat:
-    """What the coordinator's refusal means. Without room on its disk it lets nobody in now; all else is final."""
+    """What a refusal means: without room on its disk a coordinator cannot let anybody in now; all else is final."""
     error = error_of(failure)
     if isinstance(error, Unavailable | WrongFormat):
         return error

@@ -266,5 +266,5 @@ class Chaos:
 
     def _freeze(self, process: Process) -> None:
         loop = self._world.loop
-        process.frozen = True
+        process.freezes += 1
         self._later(self._random.uniform(0.1, FREEZE_S), lambda: loop.thaw(process))

@@ -51,10 +51,15 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.alive = True
-        self.frozen = False
+        self.freezes = 0
+        """How many want it to stand still."""
         self.held: list[asyncio.Handle] = []
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
+
+    @property
+    def frozen(self) -> bool:
+        return self.freezes > 0
 
     def kill(self) -> None:
         """Ends it at once, wherever it stands."""
@@ -183,11 +188,12 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                     continue
             handle._run()
 
-    def thaw(self, process: Process) -> None:
-        """A frozen process goes on with what has gathered."""
-        process.frozen = False
-        self._ready.extend(process.held)
-        process.held = []
+    def thaw(self, process: Process, *, whoever: bool = False) -> None:
+        """A frozen process goes on with what has gathered, unless somebody else wants it to stand still too."""
+        process.freezes = 0 if whoever else max(0, process.freezes - 1)
+        if not process.frozen:
+            self._ready.extend(process.held)
+            process.held = []
 
     def look_for_failures(self) -> None:
         """Notes what tasks ended with that nobody took note of. One that has only just ended is looked at next time."""

@@ -83,7 +83,7 @@ class Program:
         if self.mount is None or not self.mount.process.alive or self.finished:
             return None
         loop, old = self.world.loop, self.mount
-        old.process.frozen = True
+        old.process.freezes += 1
         self.retired = True
         successor = Program(self.world, f"{self.name}'", self.model.name, self.left)
         successor.model = deepcopy(self.model)

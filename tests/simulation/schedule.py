@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from unittest import mock
 
 from redfs.client.data import store
+from redfs.coordinator import node_stream
+from redfs.coordinator.healing import worker
 from tests.simulation.checks import check_everything
 from tests.simulation.faults import Chaos
 from tests.simulation.loop import SimulatedLoop
@@ -23,17 +25,22 @@ STRIPED_BYTES = 8 * 1024
 SEGMENT_BYTES = 512 * 1024
 """The largest segment, instead of 8 MiB."""
 
+NODE_LOOK_S = 1.5
+HEALING_TICK_S = 0.75
+
 
 class ScheduleFailed(AssertionError):
     """With the seed, what was done, and what was found."""
 
 
 @contextmanager
-def small_segments() -> Iterator[None]:
-    """Stripes small flushes too, and keeps no buffers of 12 MiB, so that schedules are short."""
+def small_and_patient() -> Iterator[None]:
+    """Stripes small flushes too, keeps no buffers of 12 MiB, and looks less often whether there is something to do."""
     with (
         mock.patch.object(store, "SMALL_FLUSH_BYTES", STRIPED_BYTES),
         mock.patch.object(store, "MAX_PAYLOAD_BYTES", SEGMENT_BYTES),
+        mock.patch.object(node_stream, "LOOK_INTERVAL_S", NODE_LOOK_S),
+        mock.patch.object(worker, "TICK_S", HEALING_TICK_S),
     ):
         yield
 
@@ -63,7 +70,7 @@ def run_schedule(
     if not log:
         logging.disable(logging.CRITICAL)
     try:
-        with small_segments():
+        with small_and_patient():
             loop.run(main())
     except Exception as error:
         told = "\n".join(worlds[0].log) if worlds else ""

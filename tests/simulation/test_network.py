@@ -87,7 +87,7 @@ def test_a_killed_process_runs_nothing_more_and_a_frozen_one_later() -> None:
         loop.spawn(frozen, work("frozen"))
         await asyncio.sleep(0.5)
         killed.kill()
-        frozen.frozen = True
+        frozen.freezes += 1
         await asyncio.sleep(5.0)
         assert seen == []
         loop.thaw(frozen)

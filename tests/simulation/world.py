@@ -21,6 +21,9 @@ NODES = 6
 TOLERANCE = {"ec:4+2": 2, "ec:3+1": 1, "mirror:3": 2, "mirror:2": 1, "ec:2+2": 2}
 POLICIES = tuple(TOLERANCE)
 
+POLL_S = 0.25
+"""Between two looks whether something that is waited for has happened."""
+
 
 class World:
     """See the module. Made inside of the loop."""
@@ -106,7 +109,7 @@ class World:
         until_s = self.loop.time() + within_s
         while not condition():
             assert self.loop.time() < until_s, f"not within {within_s:g} s: {what() if callable(what) else what}"
-            await self.sleep(0.1)
+            await self.sleep(POLL_S)
 
     async def set_up(self, volumes: int, operations: int) -> None:
         """Nodes join, volumes are made, programs begin."""
@@ -133,10 +136,10 @@ class World:
         self.coordinator.full = False
         self.coordinator.die_in = None
         for process in (self.coordinator.process, *(n.process for n in self.nodes)):
-            self.loop.thaw(process)
+            self.loop.thaw(process, whoever=True)
         for program in self.programs:
             if program.mount is not None:
-                self.loop.thaw(program.mount.process)
+                self.loop.thaw(program.mount.process, whoever=True)
         for node in self.nodes:
             node.disk.lose_power_at = None
             node.disk.fail_next_sync = False
