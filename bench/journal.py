@@ -57,7 +57,7 @@ def serve_node(folder: Path, number: int, pool_id: str, pipe: Connection) -> Non
     store = open_store(disk, MemoryIndex(), bytes(16), 1, None, StoreLimits(), lambda _: None)
     journal = NodeJournal(FolderDisk(folder / "journal"), lambda: pool_id)
     journal.open()
-    server = DataServer(frames.listen("127.0.0.1:0"), store, lambda: Hello(pool_id, number, 1), journal)
+    server = DataServer(frames.listen("127.0.0.1:0"), store, lambda: Hello(pool_id, number, 1), journal=journal)
     server.start()
     pipe.send(server.port)
     pipe.recv()

@@ -188,8 +188,9 @@ class HealedPool(Pool):
 
     def delete_on(self, node_id: int) -> None:
         with self.coordinator.read() as kv:
-            before_ns = self.clock.time_ns() - int(self.config.delete_grace_s * 1e9)
-            page = nodes.doomed_page(kv, node_id, before_ns, 1000)
+            now_ns = self.clock.time_ns()
+            before_ns = now_ns - int(self.config.delete_grace_s * 1e9)
+            page = nodes.doomed_page(kv, node_id, before_ns, 1000, now_ns=now_ns)
         if page:
             self.disks.get(node_id, set()).difference_update(page)
             self.coordinator.execute(lambda txn: nodes.shards_deleted(txn, node_id, page))

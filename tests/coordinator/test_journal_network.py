@@ -44,7 +44,7 @@ class Serving:
         self.journal.open()
         store = open_store(FolderDisk(folder), MemoryIndex(), bytes(16), 1, None, StoreLimits(), lambda _: None)
         hello = Hello(POOL, number, 1)
-        self.server = DataServer(frames.listen("127.0.0.1:0"), store, lambda: hello, self.journal)
+        self.server = DataServer(frames.listen("127.0.0.1:0"), store, lambda: hello, journal=self.journal)
         self.server.start()
         self.address = f"127.0.0.1:{self.server.port}"
 

@@ -15,6 +15,7 @@ class Session:
 
     last_commit = 0
     is_serving = True
+    lease_s = 15.0
 
     def __init__(self) -> None:
         self.reports: list[pb.Figures] = []
