@@ -79,21 +79,40 @@ class _NoOtherNode(Exception):
     """A shard found no place: the segment has to be written in another shape."""
 
 
-class SegmentStock:
-    """Segments opened ahead at the coordinator. Taking one costs no round trip while there are some."""
+STOCK_AGE_S = 60.0
+"""A segment that was opened ahead and not taken for this long is given back. It names nodes; one of them may be about
+to be emptied and removed, which waits for it."""
 
-    def __init__(self, session: Session, volume_id: int, *, small: bool, target: int) -> None:
+
+class SegmentStock:
+    """Segments opened ahead at the coordinator. Taking one costs no round trip while there are some.
+
+    `give_up` is called with the ids of those that nobody took in STOCK_AGE_S.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        volume_id: int,
+        *,
+        small: bool,
+        target: int,
+        give_up: Callable[..., None] = lambda *_: None,
+    ) -> None:
         self._session = session
         self._volume_id = volume_id
         self._small = small
         self._target = target
-        self._ready: deque[pb.Segment] = deque()
+        self._give_up = give_up
+        self._ready: deque[tuple[float, pb.Segment]] = deque()
+        """When each was opened, by the loop's clock; the oldest first."""
+        self._ageing: asyncio.TimerHandle | None = None
         self._refill: asyncio.Task[None] | None = None
         self._closed = False
 
     def take_now(self) -> pb.Segment | None:
         """One that is ready, or None; either way more are fetched when half of them are gone."""
-        found = self._ready.popleft() if self._ready else None
+        found = self._ready.popleft()[1] if self._ready else None
         if 2 * len(self._ready) <= self._target and self._refill is None and not self._closed:
             self._refill = asyncio.create_task(self._fill(), name="open segments ahead")
             self._refill.add_done_callback(_look_at)  # whoever waits has the error; else the next taker asks again
@@ -117,9 +136,24 @@ class SegmentStock:
 
     def drain(self) -> list[int]:
         """Takes out all that are ready, for giving them up."""
-        ids = [segment.segment_id for segment in self._ready]
+        ids = [segment.segment_id for _, segment in self._ready]
         self._ready.clear()
+        if self._ageing is not None:
+            self._ageing.cancel()
+            self._ageing = None
         return ids
+
+    def _age(self) -> None:
+        """Gives back what is too old, and looks again when the next one is."""
+        loop = asyncio.get_running_loop()
+        self._ageing = None
+        old = []
+        while self._ready and self._ready[0][0] + STOCK_AGE_S <= loop.time():
+            old.append(self._ready.popleft()[1].segment_id)
+        if old:
+            self._give_up(*old)
+        if self._ready:
+            self._ageing = loop.call_at(self._ready[0][0] + STOCK_AGE_S, self._age)
 
     async def close(self) -> list[int]:
         """No more are opened; returns the ids of those that nobody took."""
@@ -134,7 +168,10 @@ class SegmentStock:
             reply = await self._session.call(
                 open_segments=pb.OpenSegments(volume_id=self._volume_id, count=count, small=self._small)
             )
-            self._ready.extend(reply.segments)
+            opened_s = asyncio.get_running_loop().time()
+            self._ready.extend((opened_s, segment) for segment in reply.segments)
+            if self._ready and self._ageing is None:
+                self._ageing = asyncio.get_running_loop().call_at(self._ready[0][0] + STOCK_AGE_S, self._age)
             if not reply.segments:
                 raise Unavailable("the coordinator opened no segment: try again")
         finally:
@@ -159,8 +196,9 @@ class BlockStore:
         self._cache = cache
         self._config = config or DataConfig()
         self._compress = volume.compression != "none"
-        self._large = SegmentStock(session, volume.volume_id, small=False, target=self._config.large_opens)
-        self._small = SegmentStock(session, volume.volume_id, small=True, target=self._config.small_opens)
+        number, back = volume.volume_id, self._give_up
+        self._large = SegmentStock(session, number, small=False, target=self._config.large_opens, give_up=back)
+        self._small = SegmentStock(session, number, small=True, target=self._config.small_opens, give_up=back)
         self._large_slots = asyncio.Semaphore(self._config.segments_in_flight)
         self._small_slots = asyncio.Semaphore(self._config.small_in_flight)
         self._buffers: list[bytearray] = []

@@ -53,6 +53,8 @@ RETRY_S = 5.0
 """Before looking again at what could not be done."""
 REFILL = MAX_URGENT // 2
 """Where a look has left segments out, the next one begins when so few are left of it."""
+REST_PER_LOOK = 10
+"""Looks that nothing new calls for leave so many times their own length between them."""
 IDLE_S = 60.0
 """Between two looks while nothing happens: what nobody has told shows then."""
 MAX_TARGETS_TRIED = 8
@@ -102,6 +104,7 @@ class Healing:
         self._balance: Balance | None = None
         self._seen: dict[int, tuple[object, ...]] = {}
         self._ended_s = float("-inf")
+        self._began_s = self._took_s = 0.0
         self._given_since = 0
         self._borne = 0
         self._borne_s = float("-inf")
@@ -147,13 +150,15 @@ class Healing:
         if self._given_since and (not self._queue or (not self._found.complete and len(self._queue) < REFILL)):
             return True
         if self._found.left and not self._queue and not self._running:
-            return passed_s >= RETRY_S
-        return passed_s >= (REFRESH_S if self._found.left or self._found.redundancy.endangered else IDLE_S)
+            return passed_s >= max(RETRY_S, REST_PER_LOOK * self._took_s)
+        busy = bool(self._found.left or self._found.redundancy.endangered)
+        return passed_s >= max(REFRESH_S if busy else IDLE_S, REST_PER_LOOK * self._took_s)
 
     def begin_survey(self, kv: ReadKv) -> None:
         """Begins to look; nodes are taken as they are now."""
         facts = self._cluster.facts()
         wanted = self._wanted(kv, facts)
+        self._began_s = self._clock.monotonic()
         self._book.stale = False
         self._seen = _signature(facts)
         balance = None
@@ -179,6 +184,7 @@ class Healing:
         for given in self._running.values():
             self._moves(given.step.source, given.step.target, given.step.shard_bytes)
         self._ended_s = self._clock.monotonic()
+        self._took_s = self._ended_s - self._began_s
         self._given_since = 0
         under_way: Counter[JobOf] = Counter(_job_of(given.step) for given in self._running.values())
         return lambda txn: commands.settle_jobs(txn, found, under_way)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from redfs.coordinator import node_control, nodes
 from redfs.coordinator.healing.commands import Recorded
@@ -26,8 +27,8 @@ MAX_TURNS = 2000
 class HealedPool(Pool):
     """See the module."""
 
-    def __init__(self, node_count: int = 7, **settings: object) -> None:
-        self.held: dict[int, set[Shard]] = {}
+    def __init__(self, node_count: int = 7, **settings: Any) -> None:
+        self.disks: dict[int, set[Shard]] = {}
         """node -> shards on its disk."""
         self.dead: set[int] = set()
         self.given: list[Given] = []
@@ -60,7 +61,7 @@ class HealedPool(Pool):
             client.renew()
         for segment_id, row in self.rows().items():
             for shard, node in enumerate(row.nodes):
-                self.held.setdefault(node, set()).add((segment_id, shard))
+                self.disks.setdefault(node, set()).add((segment_id, shard))
         return client
 
     def rows(self) -> dict[int, SegmentRow]:
@@ -77,9 +78,9 @@ class HealedPool(Pool):
             assert len(set(row.nodes)) == row.layout.width
             for shard, node in enumerate(row.nodes):
                 expected.setdefault(node, set()).add((segment_id, shard))
-        for node_id in set(expected) | set(self.held):
+        for node_id in set(expected) | set(self.disks):
             if node_id not in self.dead:
-                assert self.held.get(node_id, set()) == expected.get(node_id, set()), f"node {node_id}"
+                assert self.disks.get(node_id, set()) == expected.get(node_id, set()), f"node {node_id}"
         assert self.problems() == []
 
     # -- nodes
@@ -98,7 +99,7 @@ class HealedPool(Pool):
         self.streams[node_id] = self.coordinator.cluster.attached(node_id, row)
         self.report(node_id)
         held = [(segment, shard, self.rows().get(segment, _NONE).shard_bytes) for segment, shard in
-                sorted(self.held.get(node_id, set()))]  # fmt: skip
+                sorted(self.disks.get(node_id, set()))]  # fmt: skip
         with self.coordinator.read() as kv:
             found = nodes.compare_inventory(kv, node_id, held, 0, 1 << 63, self.clock.time_ns())
         self.coordinator.execute(lambda txn: nodes.reconcile(txn, node_id, held, found, 0))
@@ -170,12 +171,12 @@ class HealedPool(Pool):
             for shard, node in enumerate(given.nodes)
             if shard not in step.unusable
             and node not in self.dead
-            and (step.segment_id, shard) in self.held.get(node, set())
+            and (step.segment_id, shard) in self.disks.get(node, set())
         ]
         if failure is None and step.shard not in sources and len(sources) < given.layout.k:
             failure = Unavailable("too few shards can be read")
         if failure is None:
-            self.held.setdefault(step.target, set()).add((step.segment_id, step.shard))
+            self.disks.setdefault(step.target, set()).add((step.segment_id, step.shard))
         return self.answer(given, Answer(failure))
 
     def answer(self, given: Given, answer: Answer) -> Recorded | None:
@@ -190,7 +191,7 @@ class HealedPool(Pool):
             before_ns = self.clock.time_ns() - int(self.config.delete_grace_s * 1e9)
             page = nodes.doomed_page(kv, node_id, before_ns, 1000)
         if page:
-            self.held.get(node_id, set()).difference_update(page)
+            self.disks.get(node_id, set()).difference_update(page)
             self.coordinator.execute(lambda txn: nodes.shards_deleted(txn, node_id, page))
 
     def until(self, condition: Callable[[], bool]) -> None:

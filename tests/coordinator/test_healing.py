@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from redfs.coordinator import job_starts, jobs, node_control, nodes
+from redfs.coordinator import job_starts, jobs, node_control, nodes, segments
 from redfs.coordinator.cluster import DOWN, DRAINING, OUT, SUSPECT, UP
 from redfs.coordinator.healing import commands
 from redfs.coordinator.healing.backoff import MAX_BACKOFF_S, MAX_HELD, Backoff
@@ -46,7 +46,7 @@ def remove(pool: HealedPool, node_id: int) -> None:
         continue
     pool.coordinator.execute(lambda txn: node_control.remove(txn, node_id, changes))
     pool.streams.pop(node_id)
-    pool.held.pop(node_id, None)
+    pool.disks.pop(node_id, None)
     pool.dead.discard(node_id)
 
 
@@ -122,16 +122,16 @@ def test_a_node_that_flaps_causes_nothing_and_is_away_all_the_while() -> None:
 def test_a_node_that_was_given_up_comes_back_and_what_was_made_elsewhere_is_deleted_there() -> None:
     pool = HealedPool()
     pool.fill("v", "ec:4+2", SEGMENTS_THERE)
-    had = len(pool.held[1])
+    had = len(pool.disks[1])
     pool.kill(1)
     pool.run(OUT_S + 30)
     assert pool.shards_on(1) == 0
     pool.come_back(1)
     assert pool.shown(1) == OUT
-    assert len(pool.held[1]) == had
+    assert len(pool.disks[1]) == had
     pool.run(20)
     assert pool.state(1) == NodeState.IN
-    assert pool.held[1] == set()
+    assert pool.disks[1] == set()
     pool.assert_all_there()
 
 
@@ -236,7 +236,7 @@ def test_a_drained_node_is_emptied_and_can_be_removed() -> None:
     client.write({(10, 99): "written meanwhile"})
     assert pool.shards_on(1) == held, "nothing new comes there"
     for node, segment, shard in ((n, s, i) for s, row in pool.rows().items() for i, n in enumerate(row.nodes)):
-        pool.held.setdefault(node, set()).add((segment, shard))
+        pool.disks.setdefault(node, set()).add((segment, shard))
     endangered = []
     while pool.shards_on(1):
         pool.run(0.5)
@@ -256,6 +256,27 @@ def test_a_drained_node_is_emptied_and_can_be_removed() -> None:
         pool.control(1, "in")
     pool.run(5)
     assert pool.problems() == []
+
+
+def test_a_node_is_not_empty_while_somebody_may_still_write_there() -> None:
+    pool = HealedPool()
+    client = pool.fill("v", "mirror:2", 2)
+    opened = client.open_segments(3)
+    node = opened[0][1].nodes[0]
+    pool.control(node, "drain")
+    for _ in range(4):
+        pool.run(8)
+        client.renew()
+    assert shown_jobs(pool)["drain"].subject == f"node {node}"
+    with pytest.raises(NotAllowed, match="still has shards"):
+        remove(pool, node)
+    pool.coordinator.execute(
+        lambda txn: segments.abort_segments(txn, client.session_id, [number for number, _ in opened])
+    )
+    pool.run(20)
+    assert shown_jobs(pool) == {}
+    remove(pool, node)
+    pool.assert_all_there()
 
 
 def test_a_node_that_was_in_use_in_between_is_not_removed() -> None:
@@ -441,7 +462,7 @@ def first_made(pool: HealedPool) -> Made:
     """A task under way: shard 0 of the only segment, from its node to the one that has none."""
     ((segment, row),) = pool.rows().items()
     other = next(n for n in pool.streams if n not in row.nodes)
-    pool.held.setdefault(other, set()).add((segment, 0))
+    pool.disks.setdefault(other, set()).add((segment, 0))
     return Made(Work.REBUILD, segment, 0, row.nodes[0], other)
 
 
@@ -457,7 +478,7 @@ def test_a_shard_of_a_segment_that_died_meanwhile_is_deleted() -> None:
     assert pool.rows() == {}
     assert record(pool, made) is Recorded.GONE
     pool.run(20)
-    assert not any(pool.held.values())
+    assert not any(pool.disks.values())
 
 
 def test_a_shard_that_moved_meanwhile_stays_where_it_is() -> None:
@@ -465,7 +486,7 @@ def test_a_shard_that_moved_meanwhile_stays_where_it_is() -> None:
     pool.fill("v", "ec:4+2", 1)
     made = first_made(pool)
     third = next(n for n in pool.streams if n not in (*pool.rows()[made.segment_id].nodes, made.target))
-    pool.held.setdefault(third, set()).add((made.segment_id, 0))
+    pool.disks.setdefault(third, set()).add((made.segment_id, 0))
     assert record(pool, made._replace(target=third)) is Recorded.DONE
     assert record(pool, made) is Recorded.GONE
     assert pool.rows()[made.segment_id].nodes[0] == third
@@ -492,7 +513,7 @@ def test_a_shard_whose_deletion_waits_there_is_not_recorded() -> None:
     assert record(pool, back) is Recorded.REFUSED, "the deletion would take it"
     pool.run(20)
     pool.assert_all_there()
-    pool.held[made.source].add((made.segment_id, 0))
+    pool.disks[made.source].add((made.segment_id, 0))
     assert record(pool, back) is Recorded.DONE, "it was deleted: now it can be made anew"
 
 
@@ -548,8 +569,8 @@ def test_a_rebalance_fills_a_new_node_and_ends() -> None:
     pool.coordinator.execute(lambda txn: job_starts.start_job(txn, "rebalance"))
     pool.coordinator.execute(lambda txn: job_starts.start_job(txn, "rebalance"))
     assert shown_jobs(pool)["rebalance"].allowed == ("pause", "cancel")
-    pool.run(60)
-    assert shown_jobs(pool) == {}
+    pool.until(lambda: shown_jobs(pool) == {})
+    pool.run(20)
     counts = {node: pool.shards_on(node) for node in pool.streams}
     share = 120 * 6 / 8
     assert share * 0.9 < counts[new] <= share + 1
@@ -558,9 +579,8 @@ def test_a_rebalance_fills_a_new_node_and_ends() -> None:
     pool.assert_all_there()
     given = len(pool.given)
     pool.coordinator.execute(lambda txn: job_starts.start_job(txn, "rebalance"))
-    pool.run(20)
+    pool.until(lambda: shown_jobs(pool) == {})
     assert len(pool.given) - given <= 2, "it is level"
-    assert shown_jobs(pool) == {}
     with pytest.raises(InvalidArgument, match="rebalance"):
         pool.coordinator.execute(lambda txn: job_starts.start_job(txn, "explode"))
 

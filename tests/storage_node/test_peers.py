@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from redfs.core.errors import AlreadyExists, Corrupt, NotFound, RedfsError, Unavailable, WrongFormat
-from redfs.proto import data_plane
+from redfs.proto import frames
 from redfs.proto.data_plane import NodeConnection
 from redfs.storage_node import peers as module
 from redfs.storage_node import server
@@ -163,7 +163,11 @@ def test_no_more_connections_are_kept_than_may_be(
         real(connection, segment, shard, view)
 
     monkeypatch.setattr(NodeConnection, "get_verified_into", reading)
-    ends = peers.all([lambda: read(peers, at(node)) and None for _ in range(module.MAX_IDLE_PER_NODE + 2)])
+
+    def work() -> None:
+        read(peers, at(node))
+
+    ends = peers.all([work] * (module.MAX_IDLE_PER_NODE + 2))
     assert ends == [None] * (module.MAX_IDLE_PER_NODE + 2)
     assert len(opened) == module.MAX_IDLE_PER_NODE + 2
     assert sum(connection.alive for connection in opened) == module.MAX_IDLE_PER_NODE
@@ -199,7 +203,7 @@ def test_giving_up_ends_a_wait_at_once(node: Node, peers: Peers, monkeypatch: py
     go_on = threading.Event()
     real = server.Connection._get
 
-    def slow(connection: server.Connection, frame: data_plane.Frame) -> None:
+    def slow(connection: server.Connection, frame: frames.Frame) -> None:
         asked.set()
         go_on.wait(20)
         real(connection, frame)

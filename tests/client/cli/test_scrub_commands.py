@@ -29,7 +29,11 @@ def test_waiting_ends_with_the_scrub_and_says_what_it_found(redfs: CommandLine, 
 
 
 def test_waiting_for_one_that_is_cancelled_fails(redfs: CommandLine, coordinator: FakeCoordinator) -> None:
-    coordinator.happenings = [lambda: coordinator.status.jobs.pop() and None]
+
+    def end() -> None:
+        del coordinator.status.jobs[:]
+
+    coordinator.happenings = [end]
     done = redfs("scrub", "--wait")
     assert done.code == 7
     assert "cancelled" in done.err

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from redfs.client.data import store as store_module
 from redfs.client.data.cache import BlockCache
 from redfs.client.data.config import MIB, DataConfig
 from redfs.client.data.reader import BlockReader
@@ -210,6 +211,27 @@ async def test_segments_that_a_session_was_asked_for_when_it_ended_are_forgotten
     assert session.calls["open_segments"] == 1
     await stock.take()
     assert session.calls["open_segments"] == 2, "under the session that follows"
+
+
+async def test_segments_that_nobody_takes_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "STOCK_AGE_S", 0.0)
+    session = FakeSession()
+    given_up: list[int] = []
+    done = asyncio.Event()
+
+    def give_up(*ids: int) -> None:
+        given_up.extend(ids)
+        done.set()
+
+    stock = SegmentStock(session, 5, small=True, target=3, give_up=give_up)
+    assert stock.take_now() is None, "asks for some"
+    await asyncio.wait_for(done.wait(), 20)
+    assert len(given_up) == 3
+    monkeypatch.setattr(store_module, "STOCK_AGE_S", 60.0)
+    taken = (await stock.take()).segment_id
+    assert taken not in given_up
+    assert len(await stock.close()) == 2
+    assert len(given_up) == 3, "young ones are kept"
 
 
 async def test_segments_in_flight_are_bounded() -> None:
