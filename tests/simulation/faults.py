@@ -7,6 +7,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from redfs.proto.data_plane import SHARD_KEY
+from redfs.storage_node.backing_file import file_name
 from tests.simulation.coordinator import NAME as COORDINATOR
 from tests.simulation.disk import PAGE_BYTES
 from tests.simulation.loop import Process
@@ -144,16 +146,21 @@ class Chaos:
         return f"node {node.number} is lost for good"
 
     def _flip_bit(self) -> str | None:
+        """In a shard's payload, or else anywhere."""
         node = self._victim()
-        files = [] if node is None else [n for n in node.disk.list() if n.endswith(".shards")]
-        if node is None or not files:
+        if node is None:
             return None
-        name = self._random.choice(files)
-        size = node.disk.size_of(name)
-        if not size:
+        held = node.rig.store.list_page(None, 1000)
+        if not held:
             return None
+        info = self._random.choice(held)
+        entry = node.rig.store.index.get(SHARD_KEY.pack(info.segment, info.shard))
+        assert entry is not None
+        name = file_name(entry.file_number)
+        at = entry.offset + PAGE_BYTES + self._random.randrange(info.payload_bytes)
+        if self._random.random() < 0.3:
+            at = self._random.randrange(node.disk.size_of(name))
         self._world.hurt.add(node.number)
-        at = self._random.randrange(size)
         node.disk.flip_bit(name, at, self._random.randrange(8))
         return f"node {node.number}: a bit of {name} at {at} flips"
 
