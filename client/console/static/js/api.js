@@ -68,6 +68,7 @@ export const setSchedule = (volume, label, body) =>
 export const removeSchedule = (volume, label) => call("DELETE", `/volumes/${named(volume)}/schedules/${named(label)}`);
 
 export const controlJob = (id, action) => call("POST", `/jobs/${id}/${action}`);
+export const startJob = (kind) => call("POST", "/jobs", { body: { kind } });
 
 export const getFreed = (names, signal) => call("POST", "/freed", { body: { names }, signal });
 export const getDiff = (before, after, limit, signal) => call("GET", "/diff", { query: { before, after, limit }, signal });
