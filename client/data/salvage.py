@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from redfs.client.data import codec
@@ -24,7 +25,7 @@ from redfs.proto.gen import cluster_pb2 as pb
 log = logging.getLogger("redfs.reader")
 
 MAX_VERSIONS = 256
-"""Combinations of range versions tried for one damaged block."""
+"""Combinations of range versions tried for one damaged block, where no k shards are good in all its ranges."""
 REMEMBERED_REPORTS = 1024
 """Damaged shards that were reported already."""
 
@@ -79,15 +80,9 @@ class Salvager:
         layout = spread.layout
         needed = segments.extents(layout, place.offset, place.stored_bytes)
         brought = await asyncio.gather(*(self._bring_all(place.segment, spread, e, timeout_s) for e in needed))
-        versions = [
-            await asyncio.to_thread(_versions, layout, e, at_hand)
-            for e, (at_hand, _) in zip(needed, brought, strict=True)
-        ]
-        for choice in itertools.islice(itertools.product(*versions), MAX_VERSIONS):
-            try:
-                plain = codec.unpack(b"".join(choice), place.codec, place.plain_bytes, place.checksum)
-            except Corrupt:
-                continue
+        found = await asyncio.to_thread(_put_together, place, layout, needed, [at_hand for at_hand, _ in brought])
+        if found is not None:
+            choice, plain = found
             for extent, truth, (at_hand, missing) in zip(needed, choice, brought, strict=True):
                 own = range(layout.shards) if layout.k == 1 else (extent.shard,)
                 for shard in own:
@@ -146,6 +141,47 @@ def remember(known: OrderedDict[Name, Value], key: Name, value: Value, limit: in
     known.move_to_end(key)
     if len(known) > limit:
         known.popitem(last=False)
+
+
+def _put_together(
+    place: Place, layout: Layout, needed: Sequence[segments.Extent], brought: Sequence[dict[int, bytes]]
+) -> tuple[Sequence[bytes], bytes | memoryview] | None:
+    """The extents' bytes that make the block, and the plain block. None where no way to put it together is right.
+
+    First from each set of k shards: one of them is right where k shards are good in all extents, however many of these
+    there are. Then, bounded, from what is good in each extent.
+    """
+    for choice in itertools.chain(_from_sets(layout, needed, brought), _from_versions(layout, needed, brought)):
+        try:
+            return choice, codec.unpack(b"".join(choice), place.codec, place.plain_bytes, place.checksum)
+        except Corrupt:
+            continue
+    return None
+
+
+def _from_sets(
+    layout: Layout, needed: Sequence[segments.Extent], brought: Sequence[dict[int, bytes]]
+) -> Iterator[Sequence[bytes]]:
+    if layout.k == 1:
+        return
+    code = erasure.code(layout.k, layout.m)
+    everywhere = set(brought[0]).intersection(*brought[1:])
+    for chosen in segments.source_combinations(layout, everywhere):
+        choice = []
+        for extent, at_hand in zip(needed, brought, strict=True):
+            if extent.shard in chosen:
+                choice.append(at_hand[extent.shard])
+            else:
+                (rebuilt,) = code.rebuild([extent.shard], {i: at_hand[i] for i in chosen})
+                choice.append(bytes(rebuilt))
+        yield choice
+
+
+def _from_versions(
+    layout: Layout, needed: Sequence[segments.Extent], brought: Sequence[dict[int, bytes]]
+) -> Iterator[Sequence[bytes]]:
+    versions = [_versions(layout, extent, at_hand) for extent, at_hand in zip(needed, brought, strict=True)]
+    yield from itertools.islice(itertools.product(*versions), MAX_VERSIONS)
 
 
 def _versions(layout: Layout, extent: segments.Extent, at_hand: dict[int, bytes]) -> list[bytes]:

@@ -84,8 +84,12 @@ class Faults:
         if part in self._cut:
             return
         for chain, hook in ((CHAIN_IN, "INPUT"), (CHAIN_OUT, "OUTPUT")):
-            self._iptables(part, "-N", chain)
-            self._iptables(part, "-I", hook, "-j", chain)
+            try:
+                self._iptables(part, "-N", chain)
+            except NetworkFailed:  # it is there from an earlier test
+                self._iptables(part, "-F", chain)
+            else:
+                self._iptables(part, "-I", hook, "-j", chain)
         self._cut.add(part)
 
     def deafen(self, part: str, *to: str) -> None:

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import combinations
 
 import pytest
 
@@ -190,6 +191,21 @@ async def test_damage_beside_damaged_parity_and_a_lost_shard() -> None:
         world.nodes.place(world.segment, 4)[7] ^= 1
         assert await world.reader.read(world.ids[0]) == world.plain[0]
         assert world.session.damage == [(world.segment.segment_id, 0)]
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(range(6), 2)))
+async def test_a_block_in_all_data_shards_of_which_any_two_lie(one: int, other: int) -> None:
+    """Every shard's part has as many forms as there are choices of others: all of them together are not tried."""
+    async with a_world() as world:
+        block = random.Random(99).randbytes(BLOCK)
+        batch = await world.write([block], dedupe=False)
+        (segment,) = batch.segments
+        assert segment.shard_bytes == BLOCK // 4
+        world.nodes.place(segment, one)[20_000] ^= 0x40
+        world.nodes.place(segment, other)[100] ^= 0x02
+        world.session.damage.clear()
+        assert await world.reader.read(batch.refs[0][0]) == block
+        assert set(world.session.damage) == {(segment.segment_id, shard) for shard in (one, other) if shard < 4}
 
 
 async def test_a_missing_shard_is_reported() -> None:
