@@ -21,6 +21,7 @@ from redfs.client.api import Pool
 from redfs.client.check import CheckReport, run_check
 from redfs.client.local_pool import LocalPool, Member, process_is_alive, running_pid
 
+JOURNAL_FOLDER = "journal"
 COMMAND_TIMEOUT_S = 120.0
 COORDINATOR_SETTINGS = """
 lease_s = 6.0
@@ -171,10 +172,12 @@ class RunningPool:
         assert report.clean, report.data()
 
     def disk_bytes(self) -> int:
-        """What the nodes' folders take on the disk, really."""
+        """What the nodes' folders take on the disk, really, but for the journal of the metadata."""
         total = 0
         for number in self.local.node_numbers():
             for path in self.local.node(number).folder.rglob("*"):
+                if path.parent.name == JOURNAL_FOLDER:
+                    continue
                 with contextlib.suppress(FileNotFoundError):
                     total += path.stat().st_blocks * 512
         return total
