@@ -16,10 +16,10 @@ demo: ## a pool on this machine with a volume mounted, filled and snapshotted
 demo-stop: ## unmount and stop the demo's pool, and remove it
 	@scripts/demo stop
 
-test: dev ## everything: format, lint, types, layering, and all tests with real mounts
+test: dev ## format, lint, types, layering, and all tests with real mounts but those in containers
 	@scripts/setup dev --mount
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST)
+	$(PYTEST) -m "not cluster"
 
 test-cluster: ## the tests with every part in a container of its own; installs Docker where it is missing
 	@scripts/setup dev --mount --containers

@@ -41,7 +41,8 @@ COMMAND_S = 120
 PAUSE_S = 60.0
 """The bound of the load: the longest that one request may take, whatever breaks meanwhile."""
 DISK_BYTES = 256 << 20
-SETTINGS = ("lease_s=6.0", "delete_grace_s=0.5", "node_down_s=3.0", "inventory_interval_s=5.0")
+LEASE_S = 6.0
+SETTINGS = (f"lease_s={LEASE_S}", "delete_grace_s=0.5", "node_down_s=3.0", "inventory_interval_s=5.0")
 HERE = Path(__file__).resolve().parent
 
 
