@@ -89,6 +89,8 @@ from redfs.proto import journal_plane
 from redfs.proto.data_plane import NodeConnection
 from redfs.proto.journal_plane import NodeJournal
 
+ATTEMPTS = 3
+"""To reach a node: a busy one may miss the time once."""
 BESIDE = "restoring"
 """Folder in which the store grows until it is whole."""
 TRANSACTION_BYTES = 16 << 20
@@ -162,7 +164,7 @@ def restore(
         nodes = _ask_all(stack, addresses, pool_id, warnings)
         doubts = doubts_about(nodes)
         if doubts and not force:
-            raise Unavailable(f"{doubts[0]}; or take what there is with --force")
+            raise _refusal(doubts, warnings)
         incarnation = (max(node.has.term for node in nodes) >> TERM_STARTS_BITS) + 1
         if incarnation >= 1 << INCARNATION_BITS:
             raise InvalidArgument(f"the pool was restored {incarnation - 1} times: there are no more incarnations")
@@ -170,7 +172,7 @@ def restore(
         newest = _newest(nodes)
         doubts = doubts_about(nodes)
         if doubts and not force:
-            raise Unavailable(f"{doubts[0]}; or take what there is with --force")
+            raise _refusal(doubts, warnings)
         warnings += doubts
         source, store = _read_best(folder.path, config, nodes, newest, bool(doubts), warnings)
         try:
@@ -193,19 +195,28 @@ def restore(
 def _ask_all(stack: ExitStack, addresses: Sequence[str], pool_id: str, warnings: list[str]) -> list[_Node]:
     nodes: dict[int, _Node] = {}
     for address in dict.fromkeys(addresses):
-        try:
-            connection = stack.enter_context(NodeConnection.open(address, pool_id=pool_id))
-            if not connection.node_id:
-                raise WrongFormat("it has joined no pool yet")
-            nodes[connection.node_id] = _Node(address, connection, journal_plane.state(connection))
-        except RedfsError as error:
-            warnings.append(f"{address} was left out: {error}")
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                connection = stack.enter_context(NodeConnection.open(address, pool_id=pool_id))
+                if not connection.node_id:
+                    raise WrongFormat("it has joined no pool yet")
+                nodes[connection.node_id] = _Node(address, connection, journal_plane.state(connection))
+                break
+            except RedfsError as error:
+                if attempt == ATTEMPTS or not isinstance(error, Unavailable):
+                    warnings.append(f"{address} was left out: {error}")
+                    break
     if not nodes:
         raise Unavailable("no storage node answered: " + ("; ".join(warnings) or "name some with --node"))
     pools = {node.connection.pool_id for node in nodes.values()}
     if len(pools) > 1:
         raise WrongFormat(f"the nodes belong to several pools ({', '.join(sorted(pools))}): say which with --pool-id")
     return list(nodes.values())
+
+
+def _refusal(doubts: Sequence[str], warnings: Sequence[str]) -> Unavailable:
+    left_out = f" ({'; '.join(warnings)})" if warnings else ""
+    return Unavailable(f"{doubts[0]}; or take what there is with --force{left_out}")
 
 
 def _newest(nodes: Sequence[_Node]) -> JournalSet:
