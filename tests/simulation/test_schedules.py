@@ -18,7 +18,8 @@ SEEDS_THAT_FAILED = {
     26: "a coordinator with a full disk turned nodes away for good",
     11: "what was doomed before the clock was set back was not deleted for a day",
 }
-FRESH_S = float(os.environ.get("REDFS_SIMULATION_S", "120"))
+FRESH_S = float(os.environ.get("REDFS_SIMULATION_S", "0"))
+SAME_SEEDS = range(1, 121)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -45,6 +46,14 @@ def test_other_seeds_give_other_runs() -> None:
 
 
 @pytest.mark.slow
+def test_the_same_seeds() -> None:
+    """Some that are run each time."""
+    for seed in SAME_SEEDS:
+        run_schedule(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FRESH_S, reason="set REDFS_SIMULATION_S to the seconds of fresh seeds that are to be run")
 @pytest.mark.timeout(FRESH_S + 300)
 def test_fresh_seeds() -> None:
     seed = first = int(os.environ.get("REDFS_SIMULATION_SEED", time.time()))
