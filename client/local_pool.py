@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import signal
@@ -512,6 +513,22 @@ class LocalPool:
         """Stops one node. False if it did not run."""
         with self._lock():
             return bool(self._stop_all([self.node(number)]))
+
+    def retire_node(self, folder: Path) -> Path | None:
+        """Stops the node that has this folder, and sets the folder aside: `start` does not start it again.
+
+        For one that was removed from the pool. Where the folder is now; None: no node here has it.
+        """
+        with self._lock():
+            retired = next((n for n in map(self.node, self.node_numbers()) if n.folder == folder), None)
+            if retired is None:
+                return None
+            self._stop_all([retired])
+            named = f"removed-{retired.name}"
+            names = itertools.chain([named], (f"{named}.{number}" for number in itertools.count(1)))
+            aside = next(path for name in names if not (path := self.folder / name).exists())
+            folder.rename(aside)
+            return aside
 
     def _stop_all(self, members: Sequence[Member]) -> list[str]:
         pids = {member.name: pid for member in members if (pid := running_pid(member)) is not None}

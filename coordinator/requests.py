@@ -479,7 +479,9 @@ def show_node(coordinator: Coordinator, node_id: int, row: NodeRow) -> pb.Node:
         damage = count_damage(kv)
     view = next((n for n in coordinator.cluster.view() if n.node_id == node_id), None)
     if view is None:
-        return pb.Node(node_id=node_id, address=row.address, state="out", domain=row.domain)
+        return pb.Node(
+            node_id=node_id, address=row.address, state="out", domain=row.domain, data_folder=row.data_folder
+        )
     return _node_for_people(coordinator, view, damage)
 
 

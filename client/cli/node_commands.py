@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from redfs.client.cli import output
@@ -9,6 +12,10 @@ from redfs.client.cli.job_commands import wait_for_job
 from redfs.client.cli.pool_commands import node_rows
 from redfs.client.cli.settings import Group, confirm, settings
 from redfs.core.errors import NotAllowed
+
+if TYPE_CHECKING:
+    from redfs.client.api import Pool
+    from redfs.proto.gen import cluster_pb2 as pb
 
 
 @click.group(cls=Group)
@@ -97,10 +104,27 @@ def take_out(number: int) -> None:
 def remove(number: int, yes: bool) -> None:
     """Forget a node that holds nothing any more.
 
-    Refused while anything lies there. Its disk can join again after it was wiped, as a new node.
+    Refused while anything lies there. Its disk can join again after it was wiped, as a new node. A node of `redfs up`
+    on this machine is stopped, and its folder set aside.
     """
     confirm(f"Remove node {number} from the pool?", yes=yes)
-    _control(number, "remove", f"Node {number} is removed; its disk can be wiped")
+    chosen = settings()
+    with chosen.connect() as pool:
+        removed = pool.control_node(number, "remove")
+        aside = _set_aside(pool, removed)
+    rest = "its disk can be wiped" if aside is None else f"what is left of it, {aside}, can be deleted"
+    chosen.emit(output.message_data(removed), lambda: click.echo(f"Node {number} is removed; {rest}"))
+
+
+def _set_aside(pool: Pool, removed: pb.Node) -> Path | None:
+    """Where the folder of a removed node is now, if `redfs up` made it on this machine."""
+    from redfs.client.local_pool import LocalPool
+
+    folder = Path(removed.data_folder)
+    local = LocalPool(folder.parent)
+    if not local.exists or local.pool_file().pool_id != pool.status().pool_id:
+        return None
+    return local.retire_node(folder)
 
 
 def _control(number: int, action: str, said: str) -> None:

@@ -76,6 +76,18 @@ def test_stopping_ends_the_process(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+def test_a_removed_node_is_not_started_again(tmp_path: Path) -> None:
+    local = LocalPool(tmp_path)
+    for name in ("run", "node-0", "node-1", "removed-node-1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "node-1" / "left").touch()
+    assert local.retire_node(tmp_path / "node-2") is None
+    assert local.node_numbers() == [0, 1]
+    assert local.retire_node(tmp_path / "node-1") == tmp_path / "removed-node-1.1"
+    assert (tmp_path / "removed-node-1.1" / "left").exists()
+    assert local.node_numbers() == [0]
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind((HOST, 0))

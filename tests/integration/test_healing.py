@@ -86,8 +86,10 @@ def test_a_node_is_emptied_and_removed(fresh_pool: FreshPool) -> None:
     drained = numbered(pool, "node-2")
     assert "use" in pool.refused("node", "remove", str(drained), "--yes")[1]
     assert "is empty" in pool.redfs("node", "drain", str(drained), "--wait", timeout_s=HEAL_S)
-    assert "removed" in pool.redfs("node", "remove", str(drained), "--yes")
-    pool.redfs("node", "stop", "2")
+    folder = pool.local.node(2).folder
+    assert "removed-node-2, can be deleted" in pool.redfs("node", "remove", str(drained), "--yes")
+    assert not folder.exists()
+    assert "node-2" not in pool.redfs("up", "--no-console"), "what was removed is not started again"
     pool.assert_clean()
     read_without(pool, digests, "node-0", "node-4")
 
