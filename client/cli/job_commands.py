@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -150,15 +151,7 @@ def clean(wait: bool) -> None:
 
 def wait_for_job(pool: Pool, job: pb.Job, what: str) -> None:
     """Returns when a job is done. On a terminal a line shows how far that is."""
-    if not sys.stderr.isatty():
-        for _ in pool.follow_job(job.job_id):
-            pass
-        return
-    with output.console(stderr=True).status(what) as line:
-        for found in pool.follow_job(job.job_id):
-            left = left_text(found)
-            parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
-            line.update(f"{what}: {', '.join(part for part in parts if part)}")
+    _follow(pool.follow_job(job.job_id), what)
 
 
 wait_option = click.option("--wait", is_flag=True, help="Return when its space is free; shows how far that is.")
@@ -166,12 +159,16 @@ wait_option = click.option("--wait", is_flag=True, help="Return when its space i
 
 def wait_for_deletion(pool: Pool, deleted: pb.Volume) -> None:
     """Returns when what a deleted node held alone is free. On a terminal a line shows how far that is."""
+    _follow(pool.follow_deletion(deleted.volume_id), f"Freeing {deleted.name}")
+
+
+def _follow(steps: Iterable[pb.Job], what: str) -> None:
     if not sys.stderr.isatty():
-        for _ in pool.follow_deletion(deleted.volume_id):
+        for _ in steps:
             pass
         return
-    with output.console(stderr=True).status(f"Freeing {deleted.name}") as line:
-        for found in pool.follow_deletion(deleted.volume_id):
+    with output.console(stderr=True).status(what) as line:
+        for found in steps:
             left = left_text(found)
             parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
-            line.update(f"Freeing {deleted.name}: {', '.join(part for part in parts if part)}")
+            line.update(f"{what}: {', '.join(part for part in parts if part)}")
