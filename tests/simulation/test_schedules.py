@@ -18,6 +18,7 @@ SEEDS_THAT_FAILED = {
     26: "a coordinator with a full disk turned nodes away for good",
     11: "what was doomed before the clock was set back was not deleted for a day",
     500317: "a mount that hung before it was mounted changed the volume when its successor was done, as it may",
+    2000665: "a repair that failed once was not tried again where no other node could take the shard",
     500294: "a scrub did not see that a node lacked a shard",
 }
 FRESH_S = float(os.environ.get("REDFS_SIMULATION_S", "0"))
