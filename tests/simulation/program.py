@@ -30,6 +30,8 @@ TRANSIENT = (Unavailable, NoSpace, TooFewNodes)
 ENDED = (LeaseLapsed, CommitRefused)
 """The mount has come to its end."""
 TRY_AGAIN_S = 0.2
+MOUNT_AGAIN_S = 0.8
+"""Before a mount that was refused is tried again: a lease that stands in the way takes seconds."""
 PAUSE_S = 0.08
 """The longest between two operations."""
 ASK_TIMEOUT_S = 8.0
@@ -55,8 +57,8 @@ class Program:
         """Operations that returned."""
         self.mount: SimulatedMount | None = None
         self.retired = False
-        """Another host has taken its volume over: what it still does must be without effect. It mounts nothing any more:
-        a mount that it gets when its successor is done would be one like any other, and change the volume rightly."""
+        """Another host has taken its volume over: what it still does must be without effect. It mounts nothing any
+        more: what it got when its successor is done would be a mount like any other, and change the volume rightly."""
         self._random = random.Random(f"{world.seed} {name}")
         self._recover_first = base is not None
         self._hung: list[Process] = []
@@ -102,7 +104,7 @@ class Program:
                     await mount.open()
                     break
                 except (*TRANSIENT, Busy):  # Busy: the life before has a lease
-                    await asyncio.sleep(TRY_AGAIN_S)
+                    await asyncio.sleep(MOUNT_AGAIN_S)
             if self.retired:
                 mount.kill()
                 return

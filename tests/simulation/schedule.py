@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 from collections.abc import Iterator
@@ -45,6 +46,21 @@ def small_and_patient() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def collected_at_the_end() -> Iterator[None]:
+    """Collects the garbage of what is done inside once, and looks at nothing else: a fifth of a run's time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+
+
 def run_schedule(
     seed: int, *, volumes: int = VOLUMES, operations: int = OPERATIONS, faults: int = FAULTS, log: bool = False
 ) -> World:
@@ -70,7 +86,7 @@ def run_schedule(
     if not log:
         logging.disable(logging.CRITICAL)
     try:
-        with small_and_patient():
+        with small_and_patient(), collected_at_the_end():
             loop.run(main())
     except Exception as error:
         told = "\n".join(worlds[0].log) if worlds else ""
