@@ -31,7 +31,7 @@ HEALING_TICK_S = 0.75
 
 
 class ScheduleFailed(AssertionError):
-    """With the seed, what was done, and what was found."""
+    """With the seed, what was found, what was done, and how to see it again."""
 
 
 @contextmanager
@@ -90,7 +90,8 @@ def run_schedule(
             loop.run(main())
     except Exception as error:
         told = "\n".join(worlds[0].log) if worlds else ""
-        raise ScheduleFailed(f"seed {seed}: {error}\n{told}") from error
+        again = f"again, with what everybody says: python -m tests.simulation --seed {seed} --schedules 1 --verbose"
+        raise ScheduleFailed(f"seed {seed}: {error}\n{told}\n{again}") from error
     finally:
         logging.disable(disabled)
     return worlds[0]
