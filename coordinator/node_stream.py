@@ -3,7 +3,7 @@
 Deletions go out a page at a time, the next when the node has acknowledged the one before; what is not acknowledged is
 sent again. None goes out before the journal has what doomed it: a restore could name deleted shards otherwise. An
 inventory is compared with the rows page by page, in reader threads, and what differs is settled by commands that look
-again.
+again. It is asked for when the node attaches, from time to time, and when somebody wants one (`take_inventory`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import grpc.aio
 
 from redfs.coordinator import convert, nodes
 from redfs.coordinator.shell import Shell, as_redfs_error, cancel_and_wait, start
-from redfs.core.errors import InvalidArgument, RedfsError, WrongFormat
+from redfs.core.errors import InvalidArgument, RedfsError, Unavailable, WrongFormat
 from redfs.core.tables import (
     META,
     POSITION_KEY,
@@ -51,6 +51,14 @@ class _Page(NamedTuple):
     last: bool
 
 
+class _Waiter(NamedTuple):
+    """Somebody who waits for an inventory."""
+
+    inventory_id: int
+    """The first one that will do."""
+    compared: asyncio.Future[int]
+
+
 class NodeStream:
     """See the module. Made by the servicer for each stream."""
 
@@ -72,6 +80,7 @@ class NodeStream:
         self._inventory_id = 0
         self._asked_ns = 0
         self._asked_s = float("-inf")
+        self._waiters: list[_Waiter] = []
 
     async def run(self) -> None:
         """Serves the stream until either side ends it or the node opens another."""
@@ -83,6 +92,7 @@ class NodeStream:
             await self._send(pb.NodeOrder(refused=failure_of(error)))
             return
         self._shell.node_wakers[self._node_id] = self._wake.set
+        self._shell.node_inventories[self._node_id] = self.take_inventory
         self._shell.node_tasks.stream_opened(self._node_id, self._send)
         helpers = [
             start(self._read_all(), "node reader"),
@@ -99,8 +109,11 @@ class NodeStream:
             self._cluster.detached(self._node_id, self._stream)
             if self._shell.node_wakers.get(self._node_id) == self._wake.set:
                 del self._shell.node_wakers[self._node_id]
+            if self._shell.node_inventories.get(self._node_id) == self.take_inventory:
+                del self._shell.node_inventories[self._node_id]
             self._shell.node_tasks.stream_closed(self._node_id, self._send)
             await cancel_and_wait(helpers)
+            self._tell_waiters(Unavailable(f"node {self._node_id} lost its stream"))
             log.info("node %d has left its stream", self._node_id)
 
     async def _let_in(self) -> bool:
@@ -209,8 +222,34 @@ class NodeStream:
 
     # -- inventory
 
+    async def take_inventory(self) -> int:
+        """Has the node list all its shards, from now on, and compares them with the rows; how many are missing that
+        were not known to be damaged. Unavailable where the stream ends before."""
+        waiter = _Waiter(self._inventory_id + 1, asyncio.get_running_loop().create_future())
+        self._waiters.append(waiter)
+        self._wake.set()
+        try:
+            return await waiter.compared
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _tell_waiters(self, end: int | Unavailable, inventory_id: int | None = None) -> None:
+        """How the inventory ended that they wait for; without a number that no other will be taken."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if inventory_id is not None and waiter.inventory_id > inventory_id:
+                self._waiters.append(waiter)
+            elif waiter.compared.done():
+                continue
+            elif isinstance(end, Unavailable):
+                waiter.compared.set_exception(end)
+            else:
+                waiter.compared.set_result(end)
+
     async def _ask_inventory(self) -> None:
-        if self._clock.monotonic() - self._asked_s < self._config.inventory_interval_s:
+        wanted = any(waiter.inventory_id > self._inventory_id for waiter in self._waiters)
+        if not wanted and self._clock.monotonic() - self._asked_s < self._config.inventory_interval_s:
             return
         self._inventory_id += 1
         self._asked_s = self._clock.monotonic()
@@ -221,25 +260,28 @@ class NodeStream:
         """Takes pages as they come; all shards of a segment are compared together, also across pages."""
         low = 0
         held: list[tuple[int, int, int]] = []
-        current = 0
+        current = missing = 0
         while True:
             page = await self._pages.get()
             if page.inventory_id != self._inventory_id:
                 continue
             if page.inventory_id != current:
-                current, low, held = page.inventory_id, 0, []
+                current, low, held, missing = page.inventory_id, 0, [], 0
             held += page.held
             if any(a >= b for a, b in pairwise(held)):
                 raise WrongFormat(f"node {self._node_id} sent an inventory that is not in order")
             high = MAX_SEGMENT if page.last else (held[-1][0] if held else low)
-            await self._compare([h for h in held if h[0] < high], low, high)
+            missing += await self._compare([h for h in held if h[0] < high], low, high)
             held = [h for h in held if h[0] >= high]
             low = high
             if page.last:
                 self._cluster.compared(self._node_id, self._stream)
+                self._tell_waiters(missing, current)
 
-    async def _compare(self, held: list[tuple[int, int, int]], low: int, high: int) -> None:
+    async def _compare(self, held: list[tuple[int, int, int]], low: int, high: int) -> int:
+        """How many shards of that range are missing that were not known to be damaged."""
         asked_ns = self._asked_ns
+        missing = 0
 
         def compare() -> nodes.InventoryFindings:
             now_ns = self._clock.time_ns()
@@ -263,9 +305,10 @@ class NodeStream:
                     len(found.missing),
                 )
             compared = [h for h in held if h[0] < found.resume]
-            await self._settle(compared, found, low)
+            missing += await self._settle(compared, found, low)
             held = held[len(compared) :]
             low = found.resume
+        return missing
 
-    async def _settle(self, compared: list[tuple[int, int, int]], found: nodes.InventoryFindings, low: int) -> None:
-        await self._shell.run(lambda txn: nodes.reconcile(txn, self._node_id, compared, found, low))
+    async def _settle(self, compared: list[tuple[int, int, int]], found: nodes.InventoryFindings, low: int) -> int:
+        return await self._shell.run(lambda txn: nodes.reconcile(txn, self._node_id, compared, found, low))

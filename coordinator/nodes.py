@@ -272,8 +272,9 @@ def _is_ours(segment: int, allocated: dict[int, int]) -> bool:
     return segment & ((1 << SEGMENT_COUNTER_BITS) - 1) < allocated.get(segment_incarnation(segment), 0)
 
 
-def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], found: InventoryFindings, low: int) -> None:
+def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], found: InventoryFindings, low: int) -> int:
     """Dooms what is surplus, remembers what is missing and forgets what was missing and is there. Safe to repeat.
+    Returns how many shards are missing that were not known to be damaged.
 
     Looks at every row again: much may have changed since the comparison. A surplus shard stays surplus, because ids
     are never used again.
@@ -281,9 +282,10 @@ def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], foun
     for segment, shard in found.surplus:
         if not _names(txn.segment(segment), node_id, shard):
             txn.doom_shard(node_id, segment, shard)
+    news = 0
     for segment, shard, reason in found.missing:
         if _names(txn.segment(segment), node_id, shard):
-            _remember_damage(txn, node_id, segment, shard, reason, missing=True)
+            news += _remember_damage(txn, node_id, segment, shard, reason, missing=True)
     gone = {(segment, shard) for segment, shard, _ in found.missing}
     there = {(segment, shard) for segment, shard, _ in held} - gone
     for key, raw in list(txn.kv.scan(DAMAGE, shard_key(low, 0), shard_key(found.resume, 0))):
@@ -292,6 +294,7 @@ def reconcile(txn: Txn, node_id: int, held: Sequence[tuple[int, int, int]], foun
         if damage.missing and damage.node_id == node_id and (segment, shard) in there:
             txn.kv.delete(DAMAGE, key)
             txn.after_commit.append(txn.env.redundancy.is_stale)
+    return news
 
 
 def report_damage(txn: Txn, segment: int, shard: int, reason: str) -> bool:
@@ -312,14 +315,16 @@ def report_bad(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *,
     return True
 
 
-def _remember_damage(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> None:
+def _remember_damage(txn: Txn, node_id: int, segment: int, shard: int, reason: str, *, missing: bool) -> bool:
+    """Whether it was not known."""
     key = shard_key(segment, shard)
     known = txn.kv.get(DAMAGE, key)
     # What was known of another node, which had the shard before, says nothing about this one.
     if known is not None and decode_damage(known).node_id == node_id:
-        return
+        return False
     if sum(1 for _ in txn.kv.scan(DAMAGE, b"", b"\xff" * 11)) >= MAX_DAMAGE_ROWS:
-        return
+        return False
     row = DamageRow(node_id, txn.now_ns, missing, reason[:MAX_TEXT_CHARS])
     txn.kv.put(DAMAGE, key, encode_damage(row))
     txn.after_commit.append(txn.env.redundancy.is_stale)
+    return True

@@ -1,9 +1,10 @@
 """Scrubs: every shard of the pool read and checked by its node, every `scrub_interval_s` or when somebody asks.
 
 A scrub is one job (`JobKind.SCRUB`). Nodes do the reading, all at the same time, each at most at `scrub_bytes_per_s`;
-how far each is lies in the table SCRUBS, so a scrub goes on there after anything. What is bad becomes a row of DAMAGE,
-which healing looks after. The scrub ends when all nodes that can be expected to come back are done; what it found is
-kept for people until the next one ends.
+how far each is lies in the table SCRUBS, so a scrub goes on there after anything. A node reads what it holds; what it
+lacks is found by an inventory before: a shard of a segment that was still open at the last one may have got lost then.
+What is bad becomes a row of DAMAGE, which healing looks after. The scrub ends when all nodes that can be expected to
+come back are done; what it found is kept for people until the next one ends.
 
 | what happens | what it leaves | then |
 |---|---|---|
@@ -33,7 +34,7 @@ from redfs.coordinator.node_tasks import NodeTasks
 from redfs.coordinator.nodes import report_bad, stored_nodes
 from redfs.coordinator.shell import Shell, cancel_and_wait
 from redfs.coordinator.txn import Txn
-from redfs.core.errors import Busy, RedfsError
+from redfs.core.errors import Busy, RedfsError, Unavailable
 from redfs.core.kv import ReadKv
 from redfs.core.tables import (
     ALL_U64,
@@ -219,20 +220,24 @@ def to_message(row: LastScrubRow) -> pb.Scrub:
 
 
 RunCommand = Callable[[Command[Any]], Awaitable[Any]]
+TakeInventory = Callable[[int], Awaitable[int]]
 
 
 def scrubber_of(shell: Shell) -> Scrubber:
     """The scrubber of a process."""
-    return Scrubber(shell.coordinator, shell.run, shell.node_tasks)
+    return Scrubber(shell.coordinator, shell.run, shell.node_tasks, shell.take_inventory)
 
 
 class Scrubber:
     """See the module."""
 
-    def __init__(self, coordinator: Coordinator, run: RunCommand, node_tasks: NodeTasks) -> None:
+    def __init__(
+        self, coordinator: Coordinator, run: RunCommand, node_tasks: NodeTasks, take_inventory: TakeInventory
+    ) -> None:
         self._coordinator = coordinator
         self._run = run
         self._node_tasks = node_tasks
+        self._take_inventory = take_inventory
         self._clock = coordinator.env.clock
         self._job_id = 0
         """Of the scrub that nodes work on; 0: none."""
@@ -295,6 +300,8 @@ class Scrubber:
             after = progress_on(kv, job_id, node_id).upto_segment
         rate = self._coordinator.config.scrub_bytes_per_s
         try:
+            if not await self._look_for_missing(job_id, node_id):
+                return
             reports = self._node_tasks.scrub(node_id, after, rate, SILENCE_S)
             async with contextlib.aclosing(reports):
                 async for report in reports:
@@ -304,6 +311,17 @@ class Scrubber:
         except RedfsError as error:
             self._not_before_s[node_id] = self._clock.monotonic() + AGAIN_S
             log.info("the scrub of node %d is broken off and goes on later: %s", node_id, error)
+
+    async def _look_for_missing(self, job_id: int, node_id: int) -> bool:
+        """Has all that rows name looked for on the node. False where the scrub is to stop."""
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                missing = await self._take_inventory(node_id)
+        except TimeoutError:
+            raise Unavailable(f"node {node_id} did not say what it holds within {SILENCE_S:.0f} s") from None
+        # They are remembered already; here they are counted.
+        step = Step(0, 0, 0, missing, [], done=False)
+        return not missing or bool(await self._run(partial(advance, job_id=job_id, node_id=node_id, step=step)))
 
     async def _stop(self) -> None:
         """Ends the nodes' work; how far they are is in the table."""

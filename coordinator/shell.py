@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from redfs.coordinator.sessions import writers_of
 from redfs.coordinator.state import Answer, StateThread
 from redfs.coordinator.turns import Turns
 from redfs.coordinator.watch import Topic, Watchers
-from redfs.core.errors import InternalError, RedfsError
+from redfs.core.errors import InternalError, RedfsError, Unavailable
 from redfs.proto.gen import cluster_pb2 as pb
 
 T = TypeVar("T")
@@ -68,6 +68,8 @@ class Shell:
         self.readers = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self.sessions: dict[int, OpenStream] = {}
         self.node_wakers: dict[int, Callable[[], None]] = {}
+        self.node_inventories: dict[int, Callable[[], Awaitable[int]]] = {}
+        """node -> its stream's `take_inventory`."""
         self.node_tasks = NodeTasks()
         coordinator.env.hooks.session_ended = lambda session: self.call_on_loop(self._end_stream, session)
         coordinator.env.hooks.volume_gone = lambda session, volume: self.call_on_loop(self._tell_gone, session, volume)
@@ -133,6 +135,16 @@ class Shell:
         wake = self.node_wakers.get(node_id)
         if wake is not None:
             wake()
+
+    async def take_inventory(self, node_id: int) -> int:
+        """Has all that a node holds compared with the rows; how many shards are missing that nobody knew of.
+
+        Unavailable where the node has no stream, or loses it.
+        """
+        take = self.node_inventories.get(node_id)
+        if take is None:
+            raise Unavailable(f"node {node_id} is not attached")
+        return await take()
 
     def stream_opened(self, session_id: int, stream: OpenStream) -> None:
         """A session's newest stream; the one before it ends. Orders that wait for an answer are sent again."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
@@ -197,12 +197,13 @@ def plan(
     need: Need,
     facts: Facts,
     *,
-    avoid: Collection[int] = (),
+    avoid: Sequence[int] = (),
     busy: Collection[int] = (),
     busy_sources: Collection[int] = (),
 ) -> Step | Blocked:
-    """How to make one shard. `avoid`: nodes that failed to make it, chosen only where there are no others; `busy`:
-    those that make enough shards already; `busy_sources`: those that are read enough."""
+    """How to make one shard. `avoid`: nodes that failed to make it, the last one at the end; where there are no others,
+    the one that failed longest ago has its turn again. `busy`: those that make enough shards already; `busy_sources`:
+    those that are read enough."""
     target = _target(shards, need, facts, avoid, busy)
     return target if isinstance(target, Blocked) else step_to(shards, need, target, facts, busy_sources)
 
@@ -235,17 +236,9 @@ def _sources(shards: Shards, shard: int, facts: Facts) -> tuple[list[int], tuple
     return [], ()
 
 
-def _target(shards: Shards, need: Need, facts: Facts, avoid: Collection[int], busy: Collection[int]) -> int | Blocked:
-    home = facts.get(shards.nodes[need.shard])
-    in_place = (
-        need.work == Work.REPAIR
-        and home is not None
-        and home.state == NodeState.IN
-        and home.up
-        and home.node_id not in avoid
-        and home.spare_bytes >= shards.shard_bytes
-    )
-    if in_place and home is not None:
+def _target(shards: Shards, need: Need, facts: Facts, avoid: Sequence[int], busy: Collection[int]) -> int | Blocked:
+    home = _home(shards, need, facts)
+    if home is not None and home.node_id not in avoid:
         return home.node_id if home.takes and home.node_id not in busy else Blocked.BUSY
     spare = need.work in (Work.REBUILD, Work.REPAIR)
     fit = [
@@ -255,19 +248,33 @@ def _target(shards: Shards, need: Need, facts: Facts, avoid: Collection[int], bu
         and node.node_id not in shards.nodes
         and (node.spare_bytes if spare else node.room_bytes) >= shards.shard_bytes
     ]
-    fit = [node for node in fit if node.node_id not in avoid] or fit
-    if not fit:
-        return Blocked.NO_PLACE
+    untried = [node for node in fit if node.node_id not in avoid]
     levels = _domain_levels(shards, need.shard, facts)
-    least = min(levels[node.domain] for node in fit)
-    free = [
-        Candidate(node.node_id, node.room_bytes, node.domain)
-        for node in fit
-        if levels[node.domain] == least and node.node_id not in busy
-    ]
+    least = min((levels[node.domain] for node in untried or fit), default=0)
+    best = [node for node in untried or fit if levels[node.domain] == least]
+    if not untried:
+        tried = best if home is None else [*best, home]
+        if not tried:
+            return Blocked.NO_PLACE
+        again = min(tried, key=lambda node: avoid.index(node.node_id))
+        return again.node_id if again.takes and again.node_id not in busy else Blocked.BUSY
+    free = [Candidate(node.node_id, node.room_bytes, node.domain) for node in best if node.node_id not in busy]
     if not free:
         return Blocked.BUSY
     return place(shards.segment_id, free, 1)[0]
+
+
+def _home(shards: Shards, need: Need, facts: Facts) -> NodeFacts | None:
+    """The node that a bad shard lies on, where it can be made anew there."""
+    home = facts.get(shards.nodes[need.shard])
+    fits = (
+        need.work == Work.REPAIR
+        and home is not None
+        and home.state == NodeState.IN
+        and home.up
+        and home.spare_bytes >= shards.shard_bytes
+    )
+    return home if fits else None
 
 
 def _domain_levels(shards: Shards, without: int, facts: Facts) -> Counter[str]:

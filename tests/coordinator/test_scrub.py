@@ -15,7 +15,7 @@ from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.node_tasks import NodeTasks
 from redfs.coordinator.scrub import AGAIN_S, Scrubber, find_scrub, last_scrub, progress_on
 from redfs.coordinator.status import pool_status
-from redfs.core.errors import Busy, InvalidArgument, NoSpace, NotFound
+from redfs.core.errors import Busy, InvalidArgument, NoSpace, NotFound, Unavailable
 from redfs.core.tables import (
     ALL_U64,
     DAMAGE,
@@ -74,17 +74,27 @@ class Rig:
     def __init__(self, node_count: int = 2, **settings: Any) -> None:
         self.pool = Pool(node_count, **settings)
         self.fail_next: list[Exception] = []
+        self.compared: list[int] = []
+        """Nodes whose inventory was taken."""
+        self.missing: int | Exception = 0
+        """What the next inventories say."""
         self._surround()
 
     def _surround(self) -> None:
         self.tasks = NodeTasks()
-        self.scrubber = Scrubber(self.pool.coordinator, self._run, self.tasks)
+        self.scrubber = Scrubber(self.pool.coordinator, self._run, self.tasks, self._take_inventory)
         self.nodes = {node_id: Node(node_id, self.tasks) for node_id in self.pool.streams}
 
     async def _run(self, command: Callable[[Any], Any]) -> Any:
         if self.fail_next:
             raise self.fail_next.pop()
         return self.pool.coordinator.execute(command)
+
+    async def _take_inventory(self, node_id: int) -> int:
+        self.compared.append(node_id)
+        if isinstance(self.missing, Exception):
+            raise self.missing
+        return self.missing
 
     def restart(self) -> None:
         self.pool.restart()
@@ -192,6 +202,35 @@ async def test_damage_that_is_found_is_remembered_where_it_is() -> None:
         (segment, shards[3]): (3, "flipped", False),
         (segment, shards[5]): (5, "gone", True),
     }
+    await end(rig)
+
+
+async def test_what_a_node_lacks_is_looked_for_and_counted() -> None:
+    """A node reads what it holds, so an inventory finds what it does not."""
+    rig = Rig(2)
+    rig.start()
+    rig.missing = 3
+    await rig.look()
+    assert sorted(rig.compared) == [1, 2]
+    for node in rig.nodes.values():
+        node.tell(node.scrub_order().scrub_id, upto=7, shards=5, done=True)
+    await settle()
+    await rig.look()
+    assert rig.job() is None
+    assert rig.last()[1:] == (10, 1000, 6)
+
+
+async def test_a_node_that_does_not_say_what_it_holds_is_asked_again() -> None:
+    rig = Rig(1)
+    rig.start()
+    rig.missing = Unavailable("node 1 lost its stream")
+    await rig.look()
+    assert rig.nodes[1].taken() == []
+    rig.missing = 0
+    rig.pool.pass_time(AGAIN_S)
+    await rig.look()
+    assert rig.nodes[1].scrub_order().after_segment == 0
+    assert rig.compared == [1, 1]
     await end(rig)
 
 

@@ -30,7 +30,7 @@ from redfs.core.errors import (
     TooFewNodes,
 )
 from redfs.core.records import Kind, Piece, decode_inode, encode_slot, inode_key, slot_key
-from redfs.core.tables import META, POSITION_KEY, decode_u64, pack_held_shards, unpack_shards
+from redfs.core.tables import DAMAGE, META, POSITION_KEY, decode_u64, pack_held_shards, unpack_shards
 from redfs.proto import rpc, rpc_errors
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
@@ -439,6 +439,42 @@ async def test_nodes_are_told_what_to_delete_and_asked_what_they_hold(tmp_path: 
         await until(lambda: w.coordinator.cluster.up() == set())
         status = await w.stub.GetStatus(pb.Empty())
         assert "has a failed disk" in status.problems[0]
+        await stream.close()
+
+
+async def test_an_inventory_is_taken_when_somebody_wants_one(tmp_path: Path) -> None:
+    async with world(tmp_path, nodes=0, inventory_interval_s=1e6) as w:
+        node = Node(w.channel, 0)
+        w.nodes.append(node)
+        await node.join()
+        first = (await node.order()).send_inventory.inventory_id
+        await node.report(inventory=pb.Inventory(inventory_id=first, last=True))
+        await until(lambda: w.coordinator.cluster.up() == {1})
+        await w.stub.CreateVolume(pb.VolumeCreate(name="v", protection="single"))
+        stream = await w.session()
+        volume = (await stream.call(attach=pb.Attach(name="v"))).volume.volume_id
+        await (await commit(stream, volume, 1, "word", slot=0))
+        taken = asyncio.create_task(w.shell.take_inventory(1))
+        asked = (await node.order()).send_inventory.inventory_id
+        also = asyncio.create_task(w.shell.take_inventory(1))
+        again = (await node.order()).send_inventory.inventory_id
+        assert first < asked < again
+        await node.report(inventory=pb.Inventory(inventory_id=again, last=True))
+        assert await asyncio.wait_for(taken, WAIT_S) == 1, "the committed shard is missing"
+        assert await asyncio.wait_for(also, WAIT_S) == 1
+        with w.coordinator.read() as kv:
+            assert len(list(kv.scan(DAMAGE, b"", b"\xff" * 11))) == 1
+        taken = asyncio.create_task(w.shell.take_inventory(1))
+        last = (await node.order()).send_inventory.inventory_id
+        await node.report(inventory=pb.Inventory(inventory_id=last, last=True))
+        assert await asyncio.wait_for(taken, WAIT_S) == 0, "it is known by now"
+        taken = asyncio.create_task(w.shell.take_inventory(1))
+        await node.order()
+        node.close()
+        with pytest.raises(BY_CODE["unavailable"], match="lost its stream"):
+            await asyncio.wait_for(taken, WAIT_S)
+        with pytest.raises(BY_CODE["unavailable"], match="not attached"):
+            await w.shell.take_inventory(1)
         await stream.close()
 
 

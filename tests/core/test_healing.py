@@ -150,7 +150,31 @@ def test_who_failed_before_is_the_last_choice() -> None:
     facts = six() | pool(node(2, NodeState.LOST, attached=False), node(8))
     need = Need(Work.REBUILD, 1)
     assert [plan(SEGMENT, need, facts, avoid=(n,)).target for n in (7, 8)] == [8, 7]  # type: ignore[union-attr]
-    assert isinstance(plan(SEGMENT, need, facts, avoid=(7, 8)), Step)
+
+
+def test_where_all_have_failed_each_has_its_turn_again() -> None:
+    need = Need(Work.REBUILD, 1)
+    facts = six() | pool(node(2, NodeState.LOST, attached=False), node(8))
+    assert [plan(SEGMENT, need, facts, avoid=avoid).target for avoid in ((7, 8), (8, 7))] == [7, 8]  # type: ignore[union-attr]
+    assert plan(SEGMENT, need, facts, avoid=(7, 8), busy=(7,)) is Blocked.BUSY
+    need = Need(Work.REPAIR, 0)
+    facts = six()
+    shards = SEGMENT._replace(damaged=frozenset((0,)))
+    assert [plan(shards, need, facts, avoid=avoid).target for avoid in ((7, 1), (1, 7))] == [7, 1]  # type: ignore[union-attr]
+    assert plan(shards, need, facts | pool(node(1, NodeState.DRAINING)), avoid=(1, 7)).target == 7  # type: ignore[union-attr]
+
+
+def test_a_repair_that_failed_is_tried_again_where_no_other_node_can_take_the_shard() -> None:
+    """A pool with just as many nodes as a segment has shards."""
+    facts = pool(*[node(n) for n in range(1, 7)])
+    shards = SEGMENT._replace(damaged=frozenset((0,)))
+    need = Need(Work.REPAIR, 0)
+    step = plan(shards, need, facts, avoid=(1,))
+    assert isinstance(step, Step)
+    assert (step.target, step.source) == (1, 1)
+    assert plan(shards, need, facts, avoid=(1,), busy=(1,)) is Blocked.BUSY
+    assert plan(shards, need, facts | pool(node(1, steady=False)), avoid=(1,)) is Blocked.BUSY
+    assert plan(shards, need, facts | pool(node(1, spare_bytes=10)), avoid=(1,)) is Blocked.NO_PLACE
 
 
 def test_the_most_endangered_are_kept() -> None:

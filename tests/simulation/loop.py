@@ -3,6 +3,9 @@
 The loop never waits: where nothing is ready the clock moves to the next timer. Work for threads is done at once and its
 result comes a little later. So a run is a function of its seed, and an hour of timeouts costs what its events cost.
 
+Handles, timers and their queue are its own, because half of a run's time was theirs: nothing of them is for debugging,
+and callbacks of one moment run in the order in which they were made.
+
 Every callback belongs to the process in whose context it was made (asyncio hands contexts on by itself). A process that
 is killed runs nothing any more, not even its `finally`: what it had in memory is gone. A frozen one (SIGSTOP) runs what
 has gathered when it goes on.
@@ -53,7 +56,7 @@ class Process:
         self.alive = True
         self.freezes = 0
         """How many want it to stand still."""
-        self.held: list[asyncio.Handle] = []
+        self.held: list[_Handle] = []
         self.context = copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -79,6 +82,25 @@ def current_loop() -> SimulatedLoop | None:
     return loop if isinstance(loop, SimulatedLoop) else None
 
 
+class _Handle(asyncio.TimerHandle):
+    """What `call_soon` and `call_at` give: a handle without what asyncio keeps for debugging."""
+
+    __slots__ = ()
+    _when: float
+
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None) -> None:
+        # Not the base class's: most of the cost is there.
+        self._callback: Callable[..., object] | None = callback
+        self._args: tuple[Any, ...] = args
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = None
+        self._args = ()
+
+
 class _Selector:
     """What the base class wants to have; no descriptor is ever waited for."""
 
@@ -89,14 +111,15 @@ class _Selector:
 class SimulatedLoop(asyncio.BaseEventLoop):
     """See the module."""
 
-    _ready: deque[Any]
-    _scheduled: list[Any]
+    _ready: deque[_Handle]
+    _scheduled: list[tuple[float, int, _Handle]]
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.clock = SimulatedClock()
         self.random = random.Random(seed)
         self.steps = 0
+        self._timers = 0
         self.trace = 0
         """A digest of the times of all steps: two runs of one seed have the same."""
         self.everything_runs = False
@@ -137,10 +160,28 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """Calls something that is of no process: it happens whoever is dead by then."""
         self.call_at(self.clock.now_s + delay_s, callback, *args, context=Context())
 
-    def call_soon_threadsafe(
+    def call_soon(
         self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        return self.call_soon(callback, *args, context=context)
+        handle = _Handle(callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = _Handle(callback, args, context)
+        handle._when = when
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, handle))
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.clock.now_s + delay, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()
@@ -159,16 +200,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return None
 
     def _run_once(self) -> None:
-        ready, scheduled, clock = self._ready, self._scheduled, self.clock
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
+        ready, scheduled, clock, pop = self._ready, self._scheduled, self.clock, heapq.heappop
+        while scheduled and scheduled[0][2]._cancelled:
+            pop(scheduled)
         if not ready:
             assert scheduled, "everybody waits and nothing is going to happen"
-            clock.now_s = max(clock.now_s, scheduled[0]._when)
+            clock.now_s = max(clock.now_s, scheduled[0][0])
         now_s = clock.now_s
-        while scheduled and scheduled[0]._when <= now_s:
-            timer = heapq.heappop(scheduled)
-            timer._scheduled = False
+        while scheduled and scheduled[0][0] <= now_s:
+            timer = pop(scheduled)[2]
             if not timer._cancelled:
                 ready.append(timer)
         count = len(ready)
@@ -177,16 +217,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         assert self.steps <= MAX_STEPS, f"no end after {MAX_STEPS} steps"
         for _ in range(count):
             handle = ready.popleft()
-            if handle._cancelled:
+            callback, context = handle._callback, handle._context
+            if callback is None:
                 continue
-            process = handle._context.get(PROCESS)
+            process = context.get(PROCESS)
             if process is not None and not self.everything_runs:
                 if not process.alive:
                     continue
-                if process.frozen:
+                if process.freezes:
                     process.held.append(handle)
                     continue
-            handle._run()
+            try:
+                context.run(callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - what nobody caught is noted
+                self.call_exception_handler({"message": f"in {callback}", "exception": error})
 
     def thaw(self, process: Process, *, whoever: bool = False) -> None:
         """A frozen process goes on with what has gathered, unless somebody else wants it to stand still too."""

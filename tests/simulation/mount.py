@@ -178,7 +178,7 @@ class SimulatedMount:
         self._ticker: asyncio.Task[None] | None = None
 
     async def open(self, *, read_only: bool = False) -> None:
-        """Mounts. Raises what the real mount would end with."""
+        """Mounts. Raises what the real mount would end with, which leaves no session either."""
         self.session = await CoordinatorSession.open(
             "coordinator:1",
             self.name,
@@ -186,9 +186,14 @@ class SimulatedMount:
             connect=lambda _: cast("grpc.aio.Channel", SimulatedChannel(self.network, self.name, self.process)),
             clock=self.loop.time,
         )
-        attached = await self.session.call(
-            attach=pb.Attach(name=self.volume, read_only=read_only or "@" in self.volume)
-        )
+        try:
+            await self._attach(read_only or "@" in self.volume)
+        except BaseException:
+            await self.session.close()
+            raise
+
+    async def _attach(self, read_only: bool) -> None:
+        attached = await self.session.call(attach=pb.Attach(name=self.volume, read_only=read_only))
         self._nodes = SimulatedNodePool(self.session, DATA, self.network, self.name, self.process)
         cache = BlockCache(DATA.cache_bytes)
         self._store = BlockStore(self.session, attached.volume, self._nodes, cache, DATA)

@@ -30,6 +30,8 @@ TRANSIENT = (Unavailable, NoSpace, TooFewNodes)
 ENDED = (LeaseLapsed, CommitRefused)
 """The mount has come to its end."""
 TRY_AGAIN_S = 0.2
+MOUNT_AGAIN_S = 0.8
+"""Before a mount that was refused is tried again: a lease that stands in the way takes seconds."""
 PAUSE_S = 0.08
 """The longest between two operations."""
 ASK_TIMEOUT_S = 8.0
@@ -55,10 +57,12 @@ class Program:
         """Operations that returned."""
         self.mount: SimulatedMount | None = None
         self.retired = False
-        """Another host has taken its volume over: what it still does must be without effect."""
+        """Another host has taken its volume over: what it still does must be without effect. It mounts nothing any
+        more: what it got when its successor is done would be a mount like any other, and change the volume rightly."""
         self._random = random.Random(f"{world.seed} {name}")
         self._recover_first = base is not None
-        self._when_mounted: Callable[[], None] = lambda: None
+        self._hung: list[Process] = []
+        """Mounts that its volume was taken over from: they wake up when it is mounted."""
 
     # ------------------------------------------------------------ its lives
 
@@ -82,28 +86,33 @@ class Program:
         """The mount hangs, and another host takes the volume over and goes on; then the first one wakes up."""
         if self.mount is None or not self.mount.process.alive or self.finished:
             return None
-        loop, old = self.world.loop, self.mount
+        old = self.mount
         old.process.freezes += 1
         self.retired = True
         successor = Program(self.world, f"{self.name}'", self.model.name, self.left)
         successor.model = deepcopy(self.model)
         successor._recover_first = True
-        successor._when_mounted = lambda: loop.outside(loop.random.uniform(0.0, 1.0), loop.thaw, old.process)
+        successor._hung = [*self._hung, old.process]
         self.world.programs[self.world.programs.index(self)] = successor
         successor.start()
         return successor
 
     async def _live(self, mount: SimulatedMount, recover: bool) -> None:
         try:
-            while True:
+            while not self.retired:
                 try:
                     await mount.open()
                     break
                 except (*TRANSIENT, Busy):  # Busy: the life before has a lease
-                    await asyncio.sleep(TRY_AGAIN_S)
+                    await asyncio.sleep(MOUNT_AGAIN_S)
+            if self.retired:
+                mount.kill()
+                return
             if recover:
                 self.model.recovered(await self._until_done(lambda: read_all(mount)))
-            self._when_mounted()
+            for process in self._hung:
+                self.world.loop.outside(self.world.loop.random.uniform(0.0, 1.0), self.world.loop.thaw, process)
+            self._hung.clear()
             while self.left:
                 self.left -= 1
                 await self._step(mount)
@@ -289,6 +298,8 @@ class Program:
             reply = await admin(mount.name, world, mount.process, "CreateSnapshot", pb.SnapshotCreate(name=name))
         except RedfsError:
             return  # it may exist, and hold whatever was committed
+        if self.retired:
+            return  # whoever has the volume now flushed, and may have changed it before
         if reply.holder_flushed:
             world.frozen[name] = expected
             if world.may_clone and self._random.random() < 0.5:
