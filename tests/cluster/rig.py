@@ -395,16 +395,6 @@ class Cluster:
             time.sleep(POLL_S)
         assert report.clean, report.data()
 
-    def wait_for_idle(self) -> None:
-        """Until no job runs and no shard waits for its deletion."""
-
-        def idle() -> bool:
-            with self.api() as pool:
-                status = pool.status()
-            return not status.jobs and not status.shards_to_delete
-
-        wait_for(idle, "jobs done and shards deleted", HEALED_S)
-
     def wait_until_healthy(self) -> None:
         """Until all that was lost has been made anew."""
 

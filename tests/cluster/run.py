@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from redfs.core.errors import NotAllowed
 from tests.cluster.faults import Faults
-from tests.cluster.rig import Cluster, Running
+from tests.cluster.rig import HEALED_S, Cluster, Running, wait_for
 
 VOLUME = "files"
 POLICY = "ec:4+2"
@@ -92,12 +93,20 @@ def replace_two(cluster: Cluster, load: Running, dying: Sequence[str]) -> list[s
     load.progress(OPERATIONS_BETWEEN)
     new = [cluster.add_node() for _ in dying]
     cluster.wait_until_out(dead)
-    cluster.wait_for_idle()
-    with cluster.api() as pool:
-        for node_id in dead:
-            pool.control_node(node_id, "remove")
+    for node_id in dead:
+        wait_for(lambda node_id=node_id: _removed(cluster, node_id), f"nothing left on node {node_id}", HEALED_S)  # type: ignore[misc]
     cluster.wait_until_healthy()
     return new
+
+
+def _removed(cluster: Cluster, node_id: int) -> bool:
+    """It is refused as long as anything names the node."""
+    with cluster.api() as pool:
+        try:
+            pool.control_node(node_id, "remove")
+        except NotAllowed:
+            return False
+    return True
 
 
 def settle(load: Running) -> None:
