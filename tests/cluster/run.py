@@ -21,6 +21,8 @@ NODES = 6
 OPERATIONS_BROKEN = (10, 60)
 """Of the load while something is broken; drawn."""
 OPERATIONS_BETWEEN = 10
+BROKEN_S = 300.0
+"""For all of these; each by itself may take the load's pause."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def random_round(cluster: Cluster, load: Running, rng: random.Random, tell: Call
         fault = rng.choice(OTHER_FAULTS)
         tell(f"coordinator {fault.name}")
         fault.make(faults, "coordinator")
-    load.progress(rng.randint(*OPERATIONS_BROKEN))
+    load.progress(rng.randint(*OPERATIONS_BROKEN), BROKEN_S)
     faults.heal()
     cluster.wait_for_nodes(len(cluster.node_names()))
     load.progress(OPERATIONS_BETWEEN)

@@ -20,11 +20,20 @@ _numbers = itertools.count(1)
 
 def begin(cluster: Cluster) -> Running:
     client = cluster.client("client")
-    volume = f"files-{next(_numbers)}"
+    number = next(_numbers)
+    volume = f"files-{number}"
     with cluster.api() as pool:
         pool.create_volume(volume, protection="ec:4+2")
     cluster.mount(client, volume)
-    return cluster.start_load(client, volume, 1)
+    return cluster.start_load(client, volume, number)
+
+
+def begin_beside_files_that_stay(cluster: Cluster) -> tuple[Running, Running]:
+    """The load's own files come and go so fast that a node would be empty soon, whether they are moved or not."""
+    still = begin(cluster)
+    still.progress(40)
+    still.stop_unharmed()
+    return still, begin(cluster)
 
 
 def test_a_network_that_fails_gives_no_nodes_up(impatient_cluster: Cluster) -> None:
@@ -45,8 +54,7 @@ def test_a_network_that_fails_gives_no_nodes_up(impatient_cluster: Cluster) -> N
 
 def test_a_node_is_drained_under_load(impatient_cluster: Cluster) -> None:
     cluster = impatient_cluster
-    load = begin(cluster)
-    load.progress(40)
+    still, load = begin_beside_files_that_stay(cluster)
     cluster.add_node()
     cluster.wait_for_nodes(len(cluster.node_names()))
     client = cluster.client("client")
@@ -56,31 +64,32 @@ def test_a_node_is_drained_under_load(impatient_cluster: Cluster) -> None:
     cluster.take_away("node-2")
     load.progress(10)
     load.stop_unharmed()
-    load.check()
     cluster.wait_until_healthy()
     cluster.assert_clean()
     # Nothing depends on it any more: two others may go.
     Faults(cluster).kill("node-0", "node-3")
+    still.check()
     load.check()
     Faults(cluster).restart("node-0", "node-3")
+    cluster.remove_volume(still.volume)
     cluster.remove_volume(load.volume)
 
 
 def test_two_nodes_die_for_good_and_are_replaced(impatient_cluster: Cluster) -> None:
     """Two new ones come; what lay on the old ones is made anew, and then any two more may die."""
     cluster = impatient_cluster
-    load = begin(cluster)
-    load.progress(40)
+    still, load = begin_beside_files_that_stay(cluster)
     dying = cluster.node_names()[:2]
     new = replace_two(cluster, load, dying)
     assert set(cluster.node_names()) >= set(new)
     load.progress(10)
     load.stop_unharmed()
-    load.check()
     cluster.assert_clean()
     # Nothing depends on the dead any more: two others may go.
     others = cluster.node_names()[:2]
     Faults(cluster).kill(*others)
+    still.check()
     load.check()
     Faults(cluster).restart(*others)
+    cluster.remove_volume(still.volume)
     cluster.remove_volume(load.volume)
