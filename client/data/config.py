@@ -31,6 +31,9 @@ class DataConfig:
     """Segments whose nodes are remembered."""
     node_timeout_s: float = 10.0
     """For a node's answer to a write, its flush to disk included."""
+    too_few_patience_s: float = 30.0
+    """A write waits this long for nodes where too few can be written to, before it is an error: a program that is told
+    of an error seldom tries again, and most of what takes many nodes away at once is over soon."""
     hedge_after_s: float = 1.0
     """A node that has not answered a read by then counts as missing for it: decoding is faster than waiting on."""
     connect_timeout_s: float = 2.0

@@ -8,8 +8,8 @@ of the session) gives it back.
 Failures: a node that refuses, resets, is silent or full is replaced in that segment and only its shard sent again.
 Where the pool has no other node, the payload goes into a new segment with a smaller k (m stays), and the old one is
 given back; a segment that was sent in part is never sent again in another shape. When not even that is possible,
-TooFewNodes or NoSpace; Unavailable and LeaseLapsed come from the session. After any error nothing of the batch counts
-and the call may be repeated.
+NoSpace, or, where nodes do not come back for a while, TooFewNodes; Unavailable and LeaseLapsed come from the session.
+After any error nothing of the batch counts and the call may be repeated.
 
 Flushes below 64 KiB take a short way: everything inline, m + 1 copies, no question to the dedupe index (the commit
 does that), and segments that were opened ahead. Reading back is left to `reader.py`.
@@ -43,6 +43,8 @@ MAX_REWRITES = 6
 """Segments tried for one payload: as it is, ever narrower, and once more on nodes that had failed before."""
 MAX_FINGERPRINTS = 4096
 """Asked for in one message; the coordinator takes no more."""
+TOO_FEW_PAUSE_S = 0.5
+"""Between attempts where too few nodes can be written to."""
 ZEROS = bytes(segments.SHARD_ALIGN_BYTES)
 
 Buffer = bytes | bytearray | memoryview
@@ -189,7 +191,13 @@ class BlockStore:
         nodes: Nodes,
         cache: BlockCache,
         config: DataConfig | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`clock`: monotonic seconds; without it the event loop's."""
+        self._clock = clock or asyncio.get_running_loop().time
+        self._sleep = sleep
         self._session = session
         self._volume = volume
         self._nodes = nodes
@@ -334,7 +342,28 @@ class BlockStore:
         *,
         threaded: bool = False,
     ) -> pb.Segment:
-        """Puts the payload on the nodes, as wide as they allow. `cut` makes a layout's shards, each as its parts."""
+        """Puts the payload on the nodes, as wide as they allow. `cut` makes a layout's shards, each as its parts.
+
+        Too few of them may be enough soon: a switch that starts anew takes all nodes away at once.
+        """
+        until_s = self._clock() + self._config.too_few_patience_s
+        while True:
+            try:
+                return await self._write_now(stock, payload_bytes, cut, threaded=threaded)
+            except TooFewNodes as error:
+                if self._clock() >= until_s:
+                    raise
+                log.warning("a write waits: %s", error)
+            await self._sleep(TOO_FEW_PAUSE_S)
+
+    async def _write_now(
+        self,
+        stock: SegmentStock,
+        payload_bytes: int,
+        cut: Callable[[Layout], list[Sequence[Buffer]]],
+        *,
+        threaded: bool,
+    ) -> pb.Segment:
         failed: dict[int, RedfsError] = {}
         forgiven = False
         for _ in range(MAX_REWRITES):

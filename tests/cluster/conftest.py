@@ -1,10 +1,13 @@
-"""The engine and the image, once for all tests; a cluster that they share, and others for tests that use one up."""
+"""The engine and the image, once for all tests; a cluster that they share, and one in which nodes may go for good.
+
+A shared cluster goes with the first test that fails on it, with all that the test has left running or broken; the next
+test gets another one. So one failure is one failure.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from docker import DockerClient
@@ -15,6 +18,19 @@ from tests.cluster.faults import Faults
 from tests.cluster.rig import Cluster, remove_leftovers
 
 NODES = 6
+OUT_S = 8.0
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fixtures want to know how their test ended."""
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -32,24 +48,78 @@ def engine() -> Iterator[DockerClient]:
         yield client
 
 
+class Shared:
+    """The cluster that tests share; made when one wants it."""
+
+    def __init__(self, make: Callable[[], Cluster]) -> None:
+        self._make = make
+        self._cluster: Cluster | None = None
+
+    def get(self) -> Cluster:
+        """The one that is there, or a new one."""
+        if self._cluster is None:
+            self._cluster = self._make()
+            try:
+                self._cluster.up()
+            except BaseException:
+                self.drop()
+                raise
+        return self._cluster
+
+    def drop(self) -> None:
+        """Takes it away, with everything that runs in it."""
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
+            cluster.destroy()
+
+
 @pytest.fixture(scope="session")
-def shared_cluster(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(engine, tmp_path_factory.mktemp("cluster"), NODES)
+def shared(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    made = Shared(lambda: Cluster(engine, tmp_path_factory.mktemp("cluster"), NODES))
     try:
-        made.up()
         yield made
     finally:
-        made.destroy()
+        made.drop()
+
+
+@pytest.fixture(scope="module")
+def shared_impatient(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    made = Shared(lambda: Cluster(engine, tmp_path_factory.mktemp("impatient"), NODES, [f"down_out_s={OUT_S}"]))
+    try:
+        yield made
+    finally:
+        made.drop()
 
 
 @pytest.fixture
-def cluster(shared_cluster: Cluster) -> Iterator[Cluster]:
+def cluster(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Six nodes. A test has a volume of its own; after it everything runs, and `redfs check --data` is clean."""
-    yield shared_cluster
-    faults = Faults(shared_cluster)
-    faults.heal()
-    shared_cluster.wait_for_nodes(shared_cluster.nodes)
-    shared_cluster.assert_clean()
+    with _lent(shared, request) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def impatient_cluster(shared_impatient: Shared, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The same, where a node that is away for OUT_S is given up. Nodes may go for good, as long as others come."""
+    with _lent(shared_impatient, request) as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def _lent(shared: Shared, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = shared.get()
+    good = False
+    try:
+        yield cluster
+        if not request.node.stash.get(_failed, False):
+            Faults(cluster).heal()
+            cluster.wait_for_nodes(len(cluster.node_names()))
+            cluster.wait_until_healthy()
+            cluster.assert_clean()
+            good = True
+    finally:
+        if not good:
+            shared.drop()
 
 
 @pytest.fixture
@@ -59,20 +129,3 @@ def faults(cluster: Cluster) -> Iterator[Faults]:
         yield made
     finally:
         made.heal()
-
-
-@pytest.fixture
-def fresh_cluster(engine: DockerClient, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Makes a cluster for one test, which may use it up."""
-    with contextlib.ExitStack() as stack:
-
-        def make(nodes: int, *settings: str, disk_bytes: int | None = None) -> Cluster:
-            folder = tmp_path / f"cluster-{nodes}"
-            folder.mkdir()
-            more = {} if disk_bytes is None else {"disk_bytes": disk_bytes}
-            made = Cluster(engine, folder, nodes, settings, **more)
-            stack.callback(made.destroy)
-            made.up()
-            return made
-
-        yield make

@@ -2,8 +2,8 @@
 
 Each fault is made from outside of the containers: signals through the engine, packets through the network namespace of
 a part (iptables, and netem or a relay process where the kernel has no netem), disks through the folders that they are
-on this machine, read errors and clocks through `shim.c`. Every fault that goes on has its end here, and `heal` ends
-all. Needs root.
+on this machine, read errors and clocks through `shim.c`, what a power failure loses through `power.c`. Every fault that
+goes on has its end here, and `heal` ends all. Needs root.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cluster.power import take_back
 from tests.cluster.rig import Cluster, wait_for
 from tests.hosts.network import NetworkFailed, command
 
@@ -240,6 +241,20 @@ class Faults:
         for path in self.cluster.disk(node).iterdir():
             subprocess.run(["rm", "-rf", str(path)], check=True, timeout=60)
 
+    def record_what_is_synced(self, *parts: str) -> None:
+        """From now on it is known what they would lose if the power went (`power.c`)."""
+        for part in parts:
+            (self.cluster.fault_folder(part) / "power").touch()
+
+    def lose_power(self, *parts: str) -> int:
+        """All of them at once; takes away what they had not synced. Returns how many changes of files that were."""
+        self.kill(*parts)
+        undone = 0
+        for part in parts:
+            (self.cluster.fault_folder(part) / "power").unlink(missing_ok=True)
+            undone += take_back(self.cluster.undo_folder(part) / "log", self.cluster.disk(part))
+        return undone
+
     def fail_reads(self, *nodes: str, every: bool = True) -> None:
         """Reads of backing files give EIO, all or each third."""
         for node in nodes:
@@ -268,6 +283,12 @@ class Faults:
         for part, container in self.cluster.pool.containers().items():
             if parts is not None and part not in parts:
                 continue
+            if part.startswith("node-"):
+                self.empty_disk(part)
+                self.allow_reads(part)
+            if (self.cluster.fault_folder(part) / "clock").exists():
+                self.jump_clock(part, 0)
+            (self.cluster.fault_folder(part) / "power").unlink(missing_ok=True)
             if container.status != "running":
                 if part == "coordinator" or part.startswith("node-"):
                     self.restart(part)
@@ -276,8 +297,3 @@ class Faults:
                 self.thaw(part)
             if part in self._cut:
                 self.connect(part)
-            if part.startswith("node-"):
-                self.empty_disk(part)
-                self.allow_reads(part)
-            if (self.cluster.fault_folder(part) / "clock").exists():
-                self.jump_clock(part, 0)

@@ -2,8 +2,10 @@
 
 Runs in a client's container (Python's own library only) or on a host:
 
-    load.py run FOLDER RECORDS --seed S --pause SECONDS    until RECORDS/stop is there
+    load.py run FOLDER RECORDS --seed S --pause SECONDS [--beside FOLDER]    until RECORDS/stop is there
     load.py check FOLDER RECORDS                           everything that was acknowledged is there
+
+BESIDE is another mount of FOLDER, read-only, which may lag behind: files that were synced some time ago are read there.
 
 A file's bytes follow from its name and their place alone. Files are created and appended to, and each change is synced;
 RECORDS/acknowledged gets a line before it (`begun`, how long the file may be now) and one after fsync has returned
@@ -34,6 +36,8 @@ MAX_BYTES = 48 << 20
 """Of all files together: a small disk holds it with its protection."""
 SMALL_BYTES, MEDIUM_BYTES, LARGE_BYTES = 20_000, 300_000, 3 << 20
 RETRY_S = 0.2
+LAG_S = 4.0
+"""A read-only mount asks again after a second, and a kernel keeps what it was told for another."""
 MAX_ERRORS = 200
 """Kept word by word; more are only counted."""
 CHUNK_BYTES = 32
@@ -50,13 +54,16 @@ def content(key: str, start: int, length: int) -> bytes:
 class Load:
     """One run over a folder."""
 
-    def __init__(self, folder: Path, records: Path, seed: int, pause_s: float) -> None:
+    def __init__(self, folder: Path, records: Path, seed: int, pause_s: float, beside: Path | None = None) -> None:
         self.folder = folder
+        self.beside = beside
         self.records = records
         self.pause_s = pause_s
         self.random = random.Random(seed)
         self.seed = seed
         self.files: dict[str, int] = {}
+        self.synced_s: dict[str, float] = {}
+        """When they were changed last; monotonic."""
         self.made = 0
         self.journal = (records / "acknowledged").open("a", buffering=1)
         self.result: dict[str, Any] = {
@@ -122,6 +129,7 @@ class Load:
 
         if self.tried(f"append to {name}", do):
             self.files[name] = end
+            self.synced_s[name] = time.monotonic()
             self.result["written_bytes"] += end - start
             self.note("synced", name, end)
         else:
@@ -131,9 +139,12 @@ class Load:
         size = self.files[name]
         start = self.random.randrange(size)
         length = min(size - start, self.random.choice((4096, 100_000, size)))
+        folder = self.folder
+        if self.beside is not None and time.monotonic() - self.synced_s[name] > LAG_S:
+            folder = self.beside
 
         def do() -> None:
-            with (self.folder / name).open("rb", buffering=0) as file:
+            with (folder / name).open("rb", buffering=0) as file:
                 with contextlib.suppress(OSError):
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 found = b""
@@ -234,9 +245,10 @@ def main() -> int:
     parser.add_argument("records", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause", type=float, default=60.0)
+    parser.add_argument("--beside", type=Path)
     given = parser.parse_args()
     if given.what == "run":
-        Load(given.folder, given.records, given.seed, given.pause).run()
+        Load(given.folder, given.records, given.seed, given.pause, given.beside).run()
         return 0
     problems = check(given.folder, given.records)
     print(json.dumps(problems))

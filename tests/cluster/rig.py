@@ -1,8 +1,11 @@
 """A cluster of one test: its containers, client containers with real mounts, the load in them, and the checks after it.
 
-Every node's disk is a small file system in memory of its own, mounted on this machine, so that it can be filled and its
-backing files be changed from outside. All names have a random suffix and all objects a label; `destroy` takes away
-everything that has it, in whatever state it is, and `remove_leftovers` what a run that was killed has left.
+Every part's disk is a small file system in memory of its own, mounted on this machine, so that it can be filled and its
+backing files be changed from outside. All names have this process's id in them and all objects a label; `destroy` takes
+away everything that has it, in whatever state it is, and `remove_leftovers` what a run that was killed has left.
+
+With REDFS_TEST_CODE in the environment, the modules in that folder (`coordinator/commits.py`) are in the place of the
+image's: so it is tried whether a test fails without a protection, and nothing is built anew.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +28,18 @@ from docker.models.containers import Container
 
 from redfs.client.api import Pool
 from redfs.client.check import CheckReport, run_check
-from redfs.client.container_pool import CLUSTER_LABEL, PART_LABEL, ContainerPool, Extras
+from redfs.client.container_pool import (
+    CLUSTER_LABEL,
+    COORDINATOR_PORT,
+    IMAGE_USER,
+    PART_LABEL,
+    ContainerPool,
+    Extras,
+)
 from redfs.core.errors import RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
 
+NAME_PREFIX = "redfs-test-"
 TEST_LABEL = "redfs.test"
 """Its value is the id of the process that made the object."""
 WAIT_S = 90.0
@@ -43,6 +54,9 @@ PAUSE_S = 60.0
 DISK_BYTES = 256 << 20
 LEASE_S = 6.0
 SETTINGS = (f"lease_s={LEASE_S}", "delete_grace_s=0.5", "node_down_s=3.0", "inventory_interval_s=5.0")
+NODE_PORT = COORDINATOR_PORT + 1
+PACKAGE = "/opt/redfs/lib/python3.11/site-packages/redfs"
+"""In the image."""
 HERE = Path(__file__).resolve().parent
 
 
@@ -65,13 +79,30 @@ def remove_leftovers(engine: DockerClient) -> None:
     for volume in engine.volumes.list(filters={"label": TEST_LABEL}):
         if not Path(f"/proc/{volume.attrs['Labels'][TEST_LABEL]}").exists():
             volume.remove(force=True)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        source, folder, *_ = line.split()
+        if (
+            source.startswith(NAME_PREFIX)
+            and not Path(f"/proc/{source.removeprefix(NAME_PREFIX).split('-')[0]}").exists()
+        ):
+            subprocess.run(["umount", "--lazy", folder], check=False, timeout=COMMAND_S)
+
+
+def code_in_place_of_the_images() -> list[str]:
+    """What REDFS_TEST_CODE names, as binds."""
+    folder = os.environ.get("REDFS_TEST_CODE")
+    if not folder:
+        return []
+    found = sorted(Path(folder).rglob("*.py"))
+    assert found, f"REDFS_TEST_CODE={folder}: there are no modules"
+    return [f"{path}:{PACKAGE}/{path.relative_to(folder)}:ro" for path in found]
 
 
 def build_shim(folder: Path) -> Path:
-    """The library of `shim.c`."""
+    """The library of `shim.c` and `power.c`."""
     library = folder / "shim.so"
     subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "shim.c"), "-ldl"],
+        ["gcc", "-shared", "-fPIC", "-O1", "-o", str(library), str(HERE / "shim.c"), str(HERE / "power.c"), "-ldl"],
         check=True,
         capture_output=True,
         timeout=COMMAND_S,
@@ -87,7 +118,10 @@ class Client:
     container: Container
     records: Path
     """What the load writes down, seen from this machine."""
-    mounted: list[str]
+    mounted: list[str] = field(default_factory=list)
+    """Volumes."""
+    read_beside: list[str] = field(default_factory=list)
+    """Of these, those that are mounted a second time, read-only."""
 
 
 class Cluster:
@@ -99,7 +133,7 @@ class Cluster:
         self.engine = engine
         self.folder = folder
         self.nodes = nodes
-        self.name = f"redfs-test-{secrets.token_hex(4)}"
+        self.name = f"{NAME_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         self.labels = {TEST_LABEL: str(os.getpid())}
         self.data = folder / "data"
         self._disk_bytes = disk_bytes
@@ -117,7 +151,8 @@ class Cluster:
         self.pool = ContainerPool(engine, self.name, extras=extras)
 
     def _binds(self, part: str) -> list[str]:
-        return [f"{self._library}:/shim.so:ro", f"{self.fault_folder(part)}:/fault:ro"]
+        places = [f"{self._library}:/shim.so:ro", f"{self.fault_folder(part)}:/fault:ro"]
+        return [*places, f"{self.undo_folder(part)}:/undo", *code_in_place_of_the_images()]
 
     def fault_folder(self, part: str) -> Path:
         """What the part's shim looks at."""
@@ -125,11 +160,20 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def undo_folder(self, part: str) -> Path:
+        """Where the part's shim notes what it must forget when the power goes."""
+        folder = self.folder / "undo" / part
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            os.chown(folder, IMAGE_USER, IMAGE_USER)
+        return folder
+
     # ------------------------------------------------------------ the pool
 
     def up(self, nodes: int | None = None) -> None:
         """Starts what does not run; with `nodes`, more of them."""
         self.nodes = max(self.nodes, nodes or 0)
+        self.make_disk("coordinator")
         for number in range(self.nodes):
             self.make_disk(f"node-{number}")
         self.pool.start(self.nodes, self.data, console=False)
@@ -142,18 +186,43 @@ class Cluster:
         self.nodes += 1
         return part
 
+    def lose_coordinator(self) -> None:
+        """Its machine is gone, with its disk."""
+        self.container("coordinator").remove(force=True, v=True)
+        subprocess.run(["umount", "--lazy", str(self.disk("coordinator"))], check=True, timeout=COMMAND_S)
+
+    def restore_coordinator(self) -> str:
+        """`redfs coordinator restore` onto an empty disk, and the new one started; returns what it said."""
+        nodes = [word for part in self.node_names() for word in ("--node", f"{self.address(part)}:{NODE_PORT}")]
+        self.make_disk("coordinator")
+        said: bytes = self.engine.containers.run(
+            self.pool.image,
+            ["redfs", "coordinator", "restore", "--data", "/data", *nodes, "--yes"],
+            labels={CLUSTER_LABEL: self.name, **self.labels},
+            network=self.name,
+            user=IMAGE_USER,
+            volumes=[f"{self.disk('coordinator')}:/data", *code_in_place_of_the_images()],
+            stderr=True,
+            remove=True,
+        )
+        self.pool.start(self.nodes, self.data, console=False)
+        return said.decode()
+
     def bury(self, part: str) -> int:
         """Ends a node for good, its disk too; returns its number in the pool."""
         node_id = self.node_id(part)
-        container = self.container(part)
-        self._dead.add(part)
-        container.remove(force=True, v=True)
-        subprocess.run(["umount", "--lazy", str(self.disk(part))], check=True, timeout=COMMAND_S)
-        self.disk(part).rmdir()
+        self.take_away(part)
         return node_id
 
+    def take_away(self, part: str) -> None:
+        """The node's container and its disk."""
+        self._dead.add(part)
+        self.container(part).remove(force=True, v=True)
+        subprocess.run(["umount", "--lazy", str(self.disk(part))], check=True, timeout=COMMAND_S)
+        self.disk(part).rmdir()
+
     def make_disk(self, part: str) -> None:
-        """An empty disk for the node, where it has none."""
+        """An empty disk for the part, where it has none."""
         disk = self.disk(part)
         disk.mkdir(parents=True, exist_ok=True)
         if not os.path.ismount(disk):
@@ -206,6 +275,11 @@ class Cluster:
 
             wait_for(so_many, f"{up} nodes up")
 
+    def shown_bytes(self, volume: str) -> int:
+        """What the volume shows, by the coordinator."""
+        with self.api() as pool:
+            return next(found.usage.logical_bytes for found in pool.volumes() if found.name == volume)
+
     def status(self) -> pb.PoolStatus:
         """The pool's status."""
         with self.api() as pool:
@@ -232,9 +306,9 @@ class Cluster:
             cap_add=["SYS_ADMIN"],
             devices=["/dev/fuse"],
             security_opt=["apparmor=unconfined"],
-            volumes=[f"{HERE / 'load.py'}:/load.py:ro", f"{records}:/records"],
+            volumes=[f"{HERE / 'load.py'}:/load.py:ro", f"{records}:/records", *code_in_place_of_the_images()],
         )
-        self._clients[name] = made = Client(name, container, records, [])
+        self._clients[name] = made = Client(name, container, records)
         return made
 
     def run(self, client: Client, *words: str) -> tuple[int, str]:
@@ -250,6 +324,12 @@ class Cluster:
         assert code == 0, f"{' '.join(words)}: {code}: {said}"
         return said
 
+    def start(self, client: Client, shell: str) -> Program:
+        """A line of shell in the client's container; does not wait for its end."""
+        known = self.engine.api.exec_create(client.container.id, ["bash", "-c", shell])["Id"]
+        self.engine.api.exec_start(known, detach=True)
+        return Program(self, known, shell)
+
     def mount(self, client: Client, volume: str) -> str:
         """Mounts the volume; returns the folder in the container."""
         folder = f"/mnt/redfs/{volume}"
@@ -259,6 +339,9 @@ class Cluster:
 
     def umount(self, client: Client, volume: str) -> None:
         """With everything written."""
+        if volume in client.read_beside:
+            self.must(client, "redfs", "umount", f"/mnt/beside/{volume}")
+            client.read_beside.remove(volume)
         self.must(client, "redfs", "umount", f"/mnt/redfs/{volume}")
         client.mounted.remove(volume)
 
@@ -266,15 +349,24 @@ class Cluster:
     def forget(client: Client) -> None:
         """The client's container was killed: nothing is mounted there any more."""
         client.mounted.clear()
+        client.read_beside.clear()
 
     # ------------------------------------------------------------ the load
 
     def start_load(self, client: Client, volume: str, seed: int, pause_s: float = PAUSE_S) -> Running:
-        """Begins to write and read; it is under way when this returns."""
+        """Begins to write and read; it is under way when this returns.
+
+        Much is read through a second, read-only mount, which has not seen it written: what the first one reads it has
+        in its cache, and no node is asked.
+        """
+        beside = f"/mnt/beside/{volume}"
+        if volume not in client.read_beside:
+            self.must(client, "redfs", "mount", "--read-only", volume, beside)
+            client.read_beside.append(volume)
         records = client.records / f"{volume}-{seed}"
         records.mkdir()
         words = ["python3", "/load.py", "run", f"/mnt/redfs/{volume}", f"/records/{records.name}"]
-        words += ["--seed", str(seed), "--pause", str(pause_s)]
+        words += ["--seed", str(seed), "--pause", str(pause_s), "--beside", beside]
         with (records / "said").open("wb"):
             pass
         shell = f"exec {' '.join(words)} >/records/{records.name}/said 2>&1"
@@ -302,16 +394,6 @@ class Cluster:
                 break
             time.sleep(POLL_S)
         assert report.clean, report.data()
-
-    def wait_for_idle(self) -> None:
-        """Until no job runs and no shard waits for its deletion."""
-
-        def idle() -> bool:
-            with self.api() as pool:
-                status = pool.status()
-            return not status.jobs and not status.shards_to_delete
-
-        wait_for(idle, "jobs done and shards deleted", HEALED_S)
 
     def wait_until_healthy(self) -> None:
         """Until all that was lost has been made anew."""
@@ -362,6 +444,26 @@ class Cluster:
 
 
 @dataclass
+class Program:
+    """One that runs in a client's container."""
+
+    cluster: Cluster
+    known: str
+    """The engine's name of it."""
+    shell: str
+
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        code: int | None = self.cluster.engine.api.exec_inspect(self.known)["ExitCode"]
+        return code
+
+    def wait(self) -> int | None:
+        """Until it has ended; its exit code."""
+        wait_for(lambda: self.exit_code() is not None, f"the end of: {self.shell}")
+        return self.exit_code()
+
+
+@dataclass
 class Running:
     """A load under way."""
 
@@ -409,6 +511,7 @@ class Running:
         result = self.stop()
         assert not result["wrong"], result
         assert not result["failed"], result
+        assert not result["error_count"], result
         return result
 
     def check(self) -> None:

@@ -11,8 +11,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from redfs.core.errors import NotAllowed
 from tests.cluster.faults import Faults
-from tests.cluster.rig import Cluster, Running
+from tests.cluster.rig import HEALED_S, Cluster, Running, wait_for
 
 VOLUME = "files"
 POLICY = "ec:4+2"
@@ -20,6 +21,8 @@ NODES = 6
 OPERATIONS_BROKEN = (10, 60)
 """Of the load while something is broken; drawn."""
 OPERATIONS_BETWEEN = 10
+BROKEN_S = 300.0
+"""For all of these; each by itself may take the load's pause."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def random_round(cluster: Cluster, load: Running, rng: random.Random, tell: Call
         fault = rng.choice(OTHER_FAULTS)
         tell(f"coordinator {fault.name}")
         fault.make(faults, "coordinator")
-    load.progress(rng.randint(*OPERATIONS_BROKEN))
+    load.progress(rng.randint(*OPERATIONS_BROKEN), BROKEN_S)
     faults.heal()
     cluster.wait_for_nodes(len(cluster.node_names()))
     load.progress(OPERATIONS_BETWEEN)
@@ -92,12 +95,20 @@ def replace_two(cluster: Cluster, load: Running, dying: Sequence[str]) -> list[s
     load.progress(OPERATIONS_BETWEEN)
     new = [cluster.add_node() for _ in dying]
     cluster.wait_until_out(dead)
-    cluster.wait_for_idle()
-    with cluster.api() as pool:
-        for node_id in dead:
-            pool.control_node(node_id, "remove")
+    for node_id in dead:
+        wait_for(lambda node_id=node_id: _removed(cluster, node_id), f"nothing left on node {node_id}", HEALED_S)  # type: ignore[misc]
     cluster.wait_until_healthy()
     return new
+
+
+def _removed(cluster: Cluster, node_id: int) -> bool:
+    """It is refused as long as anything names the node."""
+    with cluster.api() as pool:
+        try:
+            pool.control_node(node_id, "remove")
+        except NotAllowed:
+            return False
+    return True
 
 
 def settle(load: Running) -> None:

@@ -35,7 +35,21 @@ class World:
         self.session = FakeSession(policy, nodes)
         self.nodes = FakeNodes(self.session)
         self.volume = pb.Volume(volume_id=5, protection=policy, compression=compression)
-        self.store = BlockStore(self.session, self.volume, self.nodes, BlockCache(MIB), CONFIG)
+        self.now_s = 0.0
+        self.on_pause: Callable[[], None] = lambda: None
+        self.store = BlockStore(
+            self.session,
+            self.volume,
+            self.nodes,
+            BlockCache(MIB),
+            CONFIG,
+            clock=lambda: self.now_s,
+            sleep=self._pause,
+        )
+
+    async def _pause(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.on_pause()
 
     async def read(self, batch: StoredBatch) -> list[bytes]:
         """What a reader that knows nothing finds."""
@@ -342,6 +356,39 @@ async def test_too_few_nodes(size: int) -> None:
         world.nodes.put_errors.clear()
         batch = await world.store.store(pieces(noise(size)))
         world.session.commit(batch)
+
+
+@pytest.mark.parametrize("size", [1000, 400_000])
+@pytest.mark.parametrize("known", [True, False], ids=["the coordinator knows it", "only the client knows it"])
+async def test_a_write_waits_for_nodes_that_are_back_soon(size: int, known: bool) -> None:
+    async with a_world() as world:
+
+        def back_in_time() -> None:
+            if world.now_s > CONFIG.too_few_patience_s / 2:
+                world.session.errors.clear()
+                world.nodes.put_errors.clear()
+
+        if known:
+            world.session.errors["open_segments"] = TooFewNodes("no node is up")
+        else:
+            for node in range(1, 5):
+                world.nodes.put_errors[node] = lambda: Unavailable("gone")
+        world.on_pause = back_in_time
+        plain = pieces(noise(size))
+        batch = await world.store.store(plain)
+        world.session.commit(batch)
+        assert await world.read(batch) == [bytes(block) for block in plain]
+        assert CONFIG.too_few_patience_s / 2 < world.now_s < CONFIG.too_few_patience_s
+        world.settled()
+
+
+@pytest.mark.parametrize("size", [1000, 400_000])
+async def test_a_write_waits_for_nodes_no_longer_than_it_may(size: int) -> None:
+    async with a_world() as world:
+        world.session.errors["open_segments"] = TooFewNodes("no node is up")
+        with pytest.raises(TooFewNodes):
+            await world.store.store(pieces(noise(size)))
+        assert CONFIG.too_few_patience_s <= world.now_s < CONFIG.too_few_patience_s + 1
 
 
 async def test_nodes_that_come_back_are_tried_before_writing_stops() -> None:
