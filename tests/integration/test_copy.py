@@ -232,9 +232,11 @@ def test_two_gibibytes_take_no_time_and_no_room(fresh_pool: FreshPool) -> None:
     place = pool.mount("v")
     blob = random.Random(1).randbytes(128 * 1024)
     size = 2 << 30
+    started_s = time.monotonic()
     with (place / "big").open("wb") as file:
         for number in range(size // len(blob)):
             file.write(number.to_bytes(8, "big") + blob[8:])
+    wrote_s = time.monotonic() - started_s
     pool.redfs("snapshot", "create", "v@s")
     pool.redfs("volume", "create", "w", "--protect", "mirror:2")
     before, disk_before = stored_bytes(pool), pool.disk_bytes()
@@ -244,7 +246,7 @@ def test_two_gibibytes_take_no_time_and_no_room(fresh_pool: FreshPool) -> None:
             reply = api.copy("v@s", "/big", target, "/copy")
             took_s = time.monotonic() - started_s
             assert reply.bytes == size
-            assert took_s < 20, "writing it takes longer"
+            assert took_s < wrote_s
     assert stored_bytes(pool) == before
     assert pool.disk_bytes() < disk_before + MIB
     with (place / "copy").open("rb") as file:
