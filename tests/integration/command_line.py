@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MODULES = (
     "redfs.client.cli.main",
@@ -62,7 +62,7 @@ def _answer(near: socket.socket) -> bytes:
     return answer
 
 
-def _text(file: tempfile._TemporaryFileWrapper[bytes]) -> bytes:
+def _text(file: BinaryIO) -> bytes:
     file.seek(0)
     return file.read()
 
