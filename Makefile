@@ -2,6 +2,7 @@
 
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
+BESIDE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-stop test test-cluster check format setup dev proto bench clean
@@ -19,14 +20,14 @@ demo-stop: ## unmount and stop the demo's pool, and remove it
 test: dev ## format, lint, types, layering, and all tests with real mounts but those in containers
 	@scripts/setup dev --mount
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) -m "not cluster"
+	$(PYTEST) $(BESIDE) -n auto -m "not cluster"
 
 test-cluster: ## the tests with every part in a container of its own; installs Docker where it is missing
 	@scripts/setup dev --mount --containers
 	$(PYTEST) -m cluster
 
 check: dev lint ## format, lint, strict types, import layering, and the fast tests
-	$(PYTEST) -m "not slow and not mount"
+	$(PYTEST) $(BESIDE) -n logical -m "not slow and not mount"
 
 .PHONY: lint
 lint:

@@ -1,12 +1,43 @@
-"""What all tests share: those that mount, or need a browser, are skipped, by name, only where there is none."""
+"""What all tests share.
+
+Those that mount, or need a browser, are skipped, by name, only where there is none. `pytest -n auto --dist loadfile`
+runs files of tests beside one another, as `make test` does; each file's tests stay together, in one process.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
+from collections import Counter
 
 import pytest
+
+WORKERS_PER_CORE = 2
+"""Tests with real processes wait most of the time, for disks, for each other and for time to pass."""
+MAX_WORKERS = 12
+"""Each may have a pool, which is eight processes with 50 MiB each."""
+
+if sys.dont_write_bytecode:
+    # Somebody wants no files beside the sources. But the tests start some thousand processes, and half of the time that
+    # each takes to start would go into compiling the same modules again.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """What `-n auto` is. None: xdist's own number, one for each core; so for `-n logical`."""
+    if config.getoption("numprocesses") == "logical":
+        return None
+    return min(MAX_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
+
+
+def long_files_first(items: list[pytest.Item]) -> None:
+    """So that no worker begins a file of a minute or two when the others have nothing left to do."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("mount"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def why_no_mounts() -> str | None:
@@ -41,8 +72,10 @@ def find_browser() -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`make test` makes sure beforehand that mounts and the browser work; a run of pytest by hand may be anywhere."""
+    if hasattr(config, "workerinput"):
+        long_files_first(items)
     reason = why_no_mounts()
     if reason is not None:
         for item in items:

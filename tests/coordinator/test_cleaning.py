@@ -19,7 +19,7 @@ from redfs.core.tables import DAMAGE, JobRow, SegmentState
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.coordinator.harness import Client, Pool
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 Answer = Callable[[pb.PackBlocks], pb.TaskDone | None]
 """None: it says nothing."""
 

@@ -20,7 +20,7 @@ from redfs.core.records import SLOT_BYTES
 from redfs.core.tables import JobKind, JobRow, StatsRow
 from tests.coordinator.harness import Client, Clock, Pool
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 SLOTS = 40
 
 

@@ -183,15 +183,16 @@ class Writer:
                 await channel.close(None)
 
     async def _converse(self, stream: Stream, stop: asyncio.Event) -> None:
-        opened = await asyncio.wait_for(stream.open(*self.credentials), 5)
+        opened = await asyncio.wait_for(stream.open(*self.credentials), WAIT_S)
         self.credentials = (opened.session_id, opened.token)
         assert opened.last_commit in (self.acknowledged, self.acknowledged + 1)
         self.acknowledged = opened.last_commit
-        attached = await asyncio.wait_for(stream.call(attach=pb.Attach(name=self.volume)), 5)
+        attached = await asyncio.wait_for(stream.call(attach=pb.Attach(name=self.volume)), WAIT_S)
         while not stop.is_set():
             number = self.acknowledged + 1
             word = f"{self.volume}{number % 5}"
-            reply = await asyncio.wait_for(await commit(stream, attached.volume.volume_id, number, word, number), 5)
+            answer = await commit(stream, attached.volume.volume_id, number, word, number)
+            reply = await asyncio.wait_for(answer, WAIT_S)
             assert reply.number == number
             self.acknowledged = number
 

@@ -36,7 +36,7 @@ from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
 from tests.coordinator.harness import fingerprint
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs do not name it
 GIB = 1 << 30
 

@@ -16,7 +16,7 @@ from redfs.core.errors import NotFound, Unavailable
 from redfs.core.tables import META
 from tests.coordinator.harness import Pool
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 class Answers:

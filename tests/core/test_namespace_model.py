@@ -46,6 +46,7 @@ from redfs.core.records import (
     split_slot_object,
 )
 from redfs.core.slots import check_slot, overlay, resolve
+from tests.lengths import examples
 
 CELL = 16 * 1024
 """The model keeps data in cells; writes and cuts of the machine fall on their borders."""
@@ -830,15 +831,15 @@ def test_the_engine_is_the_model_where_names_share_hashes() -> None:
 
 @pytest.mark.slow
 def test_the_engine_is_the_model_at_length() -> None:
-    run_machine(150, 60)
-    run_walks(range(2000, 2100), 400)
+    run_machine(examples(40), 60)
+    run_walks(range(2000, 2000 + examples(25)), 400)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("crowded_hashes")
 def test_the_engine_is_the_model_at_length_where_names_share_hashes() -> None:
-    run_machine(150, 60)
-    run_walks(range(3000, 3100), 400)
+    run_machine(examples(40), 60)
+    run_walks(range(3000, 3000 + examples(25)), 400)
 
 
 def test_an_orphan_record_tells_since_when() -> None:

@@ -35,6 +35,7 @@ from redfs.core.versions import (
 from redfs.core.versions.ancestry import DIRECT_MAX
 from redfs.core.versions.store import ReclaimStep
 from redfs.core.versions.weights import HEAD, freed_by_head, freed_by_pin, shown_by
+from tests.lengths import examples
 
 EXAMPLES = 60
 STEPS = 60
@@ -503,4 +504,6 @@ TestDeepVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), statefu
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine, DeepVersionMachine])
 def test_long_histories(machine: type[VersionMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=200, stateful_step_count=120, deadline=None))
+    run_state_machine_as_test(
+        machine, settings=settings(max_examples=examples(40), stateful_step_count=120, deadline=None)
+    )

@@ -6,20 +6,24 @@ ends processes by the ids that this pool's own files and mounts name, also after
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from redfs.client.api import Pool
 from redfs.client.check import CheckReport, run_check
-from redfs.client.local_pool import LocalPool, Member, process_is_alive, running_pid
+from redfs.client.local_pool import LocalPool, Member, port_is_free, process_is_alive, running_pid
+from tests.integration import command_line
 
 JOURNAL_FOLDER = "journal"
 COMMAND_TIMEOUT_S = 120.0
@@ -27,9 +31,36 @@ COORDINATOR_SETTINGS = """
 lease_s = 6.0
 delete_grace_s = 0.5
 """
-WAIT_S = 60.0
+WAIT_S = 120.0
 """For a condition that takes milliseconds on an idle machine."""
 POLL_S = 0.05
+PORTS = range(20_000, 32_000)
+"""Below those that the kernel gives away by itself."""
+PORTS_OF_ONE = 200
+"""More than the pools that one process of the tests has at a time: a port comes around again long after its pool."""
+
+
+@functools.cache
+def _ports() -> tuple[socket.socket, Iterator[int]]:
+    """Ports for this process of the tests alone, beside others of this run and of other runs: while a coordinator is
+    down, the pool of another test must not take its port. Whoever listens on the first of a range has the range."""
+    for first in PORTS[::PORTS_OF_ONE]:
+        owner = socket.socket()
+        try:
+            owner.bind(("127.0.0.1", first))
+            owner.listen()
+        except OSError:
+            owner.close()
+            continue
+        atexit.register(owner.close)
+        return owner, itertools.cycle(range(first + 1, first + PORTS_OF_ONE))
+    raise AssertionError("all ports for tests are taken")
+
+
+def new_port() -> int:
+    """A port that no other pool of a test has or comes back to."""
+    _, ports = _ports()
+    return next(port for port in itertools.islice(ports, PORTS_OF_ONE) if port_is_free(port))
 
 
 def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
@@ -64,14 +95,7 @@ class RunningPool:
 
     def run(self, *words: str, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         """One `redfs` command in a process of its own, whatever it ends with."""
-        return subprocess.run(
-            [sys.executable, "-m", "redfs.client.cli.main", "--pool", str(self.local.folder), *words],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            cwd="/",
-        )
+        return command_line.run(["--pool", str(self.local.folder), *words], timeout_s)
 
     def redfs(self, *words: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """One command that must work; returns what it printed."""
@@ -98,7 +122,8 @@ class RunningPool:
         """Starts what does not run; with short waits, so that tests do not wait for what users never notice."""
         self.local.folder.mkdir(exist_ok=True)
         (self.local.folder / "coordinator.toml").write_text(self.settings)
-        self.redfs("up", "--no-console", "--nodes", str(self.nodes))
+        where = () if self.local.exists else ("--port", str(new_port()))
+        self.redfs("up", "--no-console", "--nodes", str(self.nodes), *where)
 
     def api(self) -> Pool:
         """A connection to the coordinator."""

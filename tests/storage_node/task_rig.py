@@ -33,7 +33,7 @@ from redfs.storage_node.tasks import Tasks
 
 POOL = "pool-1"
 SEGMENT = (1 << 36) + 7
-WAIT_S = 20
+WAIT_S = 60
 """For what must happen; only a failing test waits for it."""
 
 

@@ -27,7 +27,7 @@ from tests.storage_node.rig import Rig
 UUID = "00112233445566778899aabbccddeeff"
 POLL_S = 0.02
 """How often a stream that has nothing to send looks whether it still stands."""
-WAIT_S = 20
+WAIT_S = 60
 """For what must happen; only a failing test waits for it."""
 
 

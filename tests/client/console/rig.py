@@ -21,7 +21,7 @@ from redfs.core.errors import NotAllowed, NotFound
 from redfs.proto.gen import cluster_pb2 as pb
 from tests.client.cli.fake_coordinator import FakeCoordinator
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 POLL_S = 0.05
 CHANGE = {"X-RedFS-Console": "1"}
 

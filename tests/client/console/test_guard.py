@@ -12,7 +12,7 @@ from redfs.client.console import guard, server
 from redfs.client.console.server import bind, split_address, url_of
 from redfs.core.errors import Busy, InvalidArgument
 from redfs.proto.gen import cluster_pb2 as pb
-from tests.client.console.rig import CHANGE, ConsoleCoordinator, Site, refused, site, until
+from tests.client.console.rig import CHANGE, WAIT_S, ConsoleCoordinator, Site, refused, site, until
 
 
 async def test_a_foreign_name_is_refused_for_reads_too(console: Site) -> None:
@@ -76,7 +76,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(console: Site, monkey
             b"POST /api/v1/volumes HTTP/1.1\r\nHost: localhost\r\nX-RedFS-Console: 1\r\n"
             b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         )
-        line = await asyncio.wait_for(reader.readline(), 10)
+        line = await asyncio.wait_for(reader.readline(), WAIT_S)
         assert b" 408 " in line
     finally:
         writer.close()
@@ -94,7 +94,7 @@ async def test_a_connection_that_asks_nothing_is_closed(
             reader, writer = await asyncio.open_connection(base.host, base.port)
             try:
                 writer.write(asked)
-                answer = await asyncio.wait_for(reader.read(), 10)
+                answer = await asyncio.wait_for(reader.read(), WAIT_S)
                 assert answer.startswith(b"HTTP/1.1 200") == (b"\r\n\r\n" in asked)
             finally:
                 writer.close()

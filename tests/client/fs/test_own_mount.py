@@ -9,6 +9,8 @@ from pathlib import Path
 
 from redfs.client.fs.own_mount import OwnMount
 
+WAIT_S = 60.0
+
 
 async def test_it_answers_whatever_it_finds_and_ends_when_it_is_told(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
@@ -21,7 +23,7 @@ async def test_it_answers_whatever_it_finds_and_ends_when_it_is_told(tmp_path: P
     assert process is not None
     assert process.poll() is None
     await own.close()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(WAIT_S) == -signal.SIGKILL
 
 
 async def test_it_is_started_again_after_its_end_and_after_a_request_that_was_given_up(tmp_path: Path) -> None:
@@ -49,5 +51,5 @@ async def test_a_process_that_loses_its_input_ends(tmp_path: Path) -> None:
     assert process is not None
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(WAIT_S) == 0
     await own.close()

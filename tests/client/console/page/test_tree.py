@@ -126,7 +126,9 @@ class TestLayout:
 
     def children_are_further_right(self, boxes: list[dict[str, Any]], pool: FakePool) -> None:
         by_id = {box["id"]: box for box in boxes}
-        first = {row: min(b["column"] for b in boxes if b["row"] == row) for row in {b["row"] for b in boxes}}
+        first: dict[int, int] = {}
+        for box in boxes:
+            first[box["row"]] = min(box["column"], first.get(box["row"], box["column"]))
         for volume in pool.volumes.values():
             parent = pool.volumes.get(volume["parent_id"])
             if volume["kind"] == "live" and parent and parent["kind"] == "snapshot":

@@ -14,8 +14,6 @@ from tests.client.console.page.fake_pool import GIB, MIB, FakePool, small_pool
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
-PUSHED_MS = 5_000
-"""What changes elsewhere is shown within a second on an idle machine; the page does not look by itself."""
 
 VIEWS = {"tree": ".node", "browse": "button.file", "nodes": ".node-card", "jobs": ".job", "live": ".chart"}
 
@@ -278,21 +276,20 @@ class TestBrowse:
 
 
 class TestPush:
-    def test_what_changes_elsewhere_shows_within_a_second(self, visit: Visit) -> None:
+    def test_what_changes_elsewhere_shows_by_itself(self, visit: Visit) -> None:
         page = visit.page
         expect(page.locator(".node").first).to_be_visible()
         snapshot = visit.pool.snapshot("photos", "elsewhere")
-        expect(page.locator(f"#node-{snapshot['volume_id']}")).to_be_visible(timeout=PUSHED_MS)
+        expect(page.locator(f"#node-{snapshot['volume_id']}")).to_be_visible()
         visit.pool.set("mail", {"color": "#123456"})
         own = page.locator(f"#node-{visit.id_of('mail')}")
         until(
             page,
             "(node) => node.style.getPropertyValue('--own') === '#123456'",
             arg=own.element_handle(),
-            within_ms=PUSHED_MS,
         )
         visit.pool.add_job("something", 0.5)
-        expect(page.locator("#header .tally")).to_have_text("1", timeout=PUSHED_MS)
+        expect(page.locator("#header .tally")).to_have_text("1")
 
     def test_a_form_that_is_being_filled_in_is_left_alone(self, visit: Visit) -> None:
         page = visit.page
