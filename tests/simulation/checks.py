@@ -41,6 +41,7 @@ READ_S = 30.0
 async def check_everything(world: World) -> None:
     """Waits until the world is at rest and proves all that is promised."""
     await world.until(lambda: all(p.finished for p in world.programs), PROGRAMS_END_S, lambda: _unfinished(world))
+    await world.until(lambda: not _jobs(world, JobKind.CLEAN), REST_S, lambda: f"jobs to end: {_jobs(world)}")
     for program in world.programs:
         await _check_volume(world, program.model.name, program)
     for name in sorted(world.frozen):
@@ -110,9 +111,11 @@ async def _read(world: World, name: str) -> Found:
 # ---------------------------------------------------------------- at rest
 
 
-def _jobs(world: World) -> list[str]:
+def _jobs(world: World, *kinds: JobKind) -> list[str]:
+    """Jobs of these kinds, or all."""
     with world.coordinator.coordinator.read() as kv:
-        return [f"{JobKind(split_job_key(key)[0]).name.lower()} {row.volume_id}" for key, row in all_jobs(kv)]
+        jobs = [(JobKind(split_job_key(key)[0]), row) for key, row in all_jobs(kv)]
+    return [f"{kind.name.lower()} {row.volume_id}" for kind, row in jobs if not kinds or kind in kinds]
 
 
 def _endangered(world: World) -> list[str]:

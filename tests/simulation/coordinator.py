@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
+from redfs.coordinator.cleaner import Cleaning
 from redfs.coordinator.coordinator import MAX_BATCH, Command, Coordinator
 from redfs.coordinator.environment import CoordinatorConfig
 from redfs.coordinator.healing.worker import Worker
@@ -47,9 +48,10 @@ CONFIG = CoordinatorConfig(
     reclaim_budget_rows=7,
     down_out_s=5.0,
     scrub_interval_s=0.0,
+    clean_interval_s=0.0,
     scrub_bytes_per_s=0,
 )
-"""Shorter times than the real ones, so that a schedule is short. Scrubs are asked for."""
+"""Shorter times than the real ones, so that a schedule is short. Scrubs and cleaning are asked for."""
 
 
 class Died(BaseException):
@@ -175,6 +177,7 @@ class SimulatedCoordinator:
         self.loop.create_task(self._tick())
         self.loop.create_task(Worker(shell).run_for_ever())
         self.loop.create_task(scrubber_of(shell).run_for_ever())
+        self.loop.create_task(Cleaning(shell).run_for_ever())
         services: dict[str, Service] = {
             "Session": lambda end: SessionStream(end, shell, requests, sharing, returning).run(),
             "Attach": lambda end: NodeStream(end, shell).run(),

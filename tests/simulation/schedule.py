@@ -15,6 +15,7 @@ from redfs.coordinator.healing import worker
 from tests.simulation.checks import check_everything
 from tests.simulation.faults import Chaos
 from tests.simulation.loop import SimulatedLoop
+from tests.simulation.people import People
 from tests.simulation.world import World
 
 VOLUMES = 2
@@ -62,9 +63,15 @@ def collected_at_the_end() -> Iterator[None]:
 
 
 def run_schedule(
-    seed: int, *, volumes: int = VOLUMES, operations: int = OPERATIONS, faults: int = FAULTS, log: bool = False
+    seed: int,
+    *,
+    volumes: int = VOLUMES,
+    operations: int = OPERATIONS,
+    faults: int = FAULTS,
+    people: bool = True,
+    log: bool = False,
 ) -> World:
-    """Runs one. Raises ScheduleFailed."""
+    """Runs one; without `people` nobody cleans, levels or drains. Raises ScheduleFailed."""
     loop = SimulatedLoop(seed)
     worlds: list[World] = []
 
@@ -73,13 +80,16 @@ def run_schedule(
         worlds.append(world)
         rng = random.Random(f"{seed} schedule")
         chaos = Chaos(world)
+        managing = People(world, may_act=people)
         await world.set_up(volumes, operations)
+        managing.begin()
         for _ in range(faults):
             await world.sleep(rng.uniform(0.02, 0.9))
             chaos.strike()
         await world.sleep(rng.uniform(0.0, 1.0))
         world.note("faults stop")
         world.stop_faults()
+        await managing.end()
         await check_everything(world)
 
     disabled = logging.root.manager.disable

@@ -95,6 +95,16 @@ def applies_a_repeated_commit_again() -> Any:
     return mock.patch.object(commits, "require_session", forgetful)
 
 
+def cleaning_mistakes_where_blocks_are() -> Any:
+    """Packed blocks are looked for a byte before where they lie."""
+    move = Txn.move_blocks
+
+    def move_wrongly(self: Txn, target: int, row: SegmentRow, moves: Any) -> None:
+        move(self, target, row, [(block_id, block, max(0, offset - 1)) for block_id, block, offset in moves])
+
+    return mock.patch.object(Txn, "move_blocks", move_wrongly)
+
+
 def heals_nothing() -> Any:
     async def rests(self: Worker) -> None:
         return None
@@ -106,6 +116,7 @@ MUTATIONS: list[tuple[Callable[[], Any], int]] = [
     (no_fdatasync, 20),
     (dooms_a_named_shard, 20),
     (heals_nothing, 20),
+    (cleaning_mistakes_where_blocks_are, 40),
     (loses_a_reference, 100),
     (accepts_commits_of_ended_sessions, 100),
     (applies_a_repeated_commit_again, 150),

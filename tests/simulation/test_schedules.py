@@ -18,13 +18,15 @@ from tests.simulation import schedule
 from tests.simulation.schedule import ScheduleFailed, run_schedule
 from tests.simulation.world import World
 
-SEEDS_THAT_FAILED = {
+SEEDS_THAT_FAILED: dict[int, str] = {}
+SEEDS_THAT_FAILED_WITHOUT_PEOPLE = {
     26: "a coordinator with a full disk turned nodes away for good",
     11: "what was doomed before the clock was set back was not deleted for a day",
     500317: "a mount that hung before it was mounted changed the volume when its successor was done, as it may",
     2000665: "a repair that failed once was not tried again where no other node could take the shard",
     500294: "a scrub did not see that a node lacked a shard",
 }
+"""From before people cleaned, levelled and drained: with them these seeds mean something else."""
 FRESH_S = float(os.environ.get("REDFS_SIMULATION_S", "60"))
 """Seconds of fresh seeds; 0 leaves them out."""
 SAME_SEEDS = range(1, 41)
@@ -37,9 +39,20 @@ def test_schedule(seed: int) -> None:
     assert sum(program.done for program in world.programs) > 10
 
 
-@pytest.mark.parametrize("seed", SEEDS_THAT_FAILED, ids=[why.replace(" ", "-") for why in SEEDS_THAT_FAILED.values()])
-def test_a_schedule_that_failed_once(seed: int) -> None:
-    run_schedule(seed)
+ONCE = [
+    *(pytest.param(seed, True, id=why.replace(" ", "-")) for seed, why in SEEDS_THAT_FAILED.items()),
+    *(pytest.param(seed, False, id=why.replace(" ", "-")) for seed, why in SEEDS_THAT_FAILED_WITHOUT_PEOPLE.items()),
+]
+
+
+@pytest.mark.parametrize(("seed", "people"), ONCE)
+def test_a_schedule_that_failed_once(seed: int, people: bool) -> None:
+    run_schedule(seed, people=people)
+
+
+def test_people_do_something_in_about_half_of_them() -> None:
+    logs = ["\n".join(run_schedule(seed).log) for seed in range(7000, 7010)]
+    assert 2 <= sum("somebody starts" in log or "is drained" in log for log in logs) <= 8
 
 
 def test_a_failure_says_how_to_see_it_again() -> None:
