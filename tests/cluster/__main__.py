@@ -18,7 +18,7 @@ from pathlib import Path
 from redfs.core.errors import RedfsError
 from tests.cluster.engine import ensure_image, running_engine, why_none
 from tests.cluster.rig import Cluster, remove_leftovers
-from tests.cluster.run import NODES, begin, random_round, replace_two, settle
+from tests.cluster.run import NODES, STILL, begin, random_round, replace_two, settle
 
 ROUNDS_BETWEEN_CHECKS = 3
 
@@ -46,14 +46,17 @@ def random_faults(cluster: Cluster, seed: int, minutes: float) -> None:
 def replaced_nodes(cluster: Cluster, seed: int, rounds: int) -> None:
     """Two at a time, round after round."""
     rng = random.Random(seed)
+    still = begin(cluster, 0, STILL)
+    still.progress(100)
+    still.stop_unharmed()
     load = begin(cluster, 0)
-    load.progress(100)
     for number in range(1, rounds + 1):
         dying = rng.sample(cluster.node_names(), 2)
         began_s = time.monotonic()
         new = replace_two(cluster, load, dying)
         took_s = time.monotonic() - began_s
         say(f"round {number}: {', '.join(dying)} died, {', '.join(new)} came; whole again after {took_s:.0f} s")
+        still.check()
     settle(load)
     say(f"good: {json.dumps(load.result(), sort_keys=True)}")
 

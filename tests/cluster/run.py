@@ -16,6 +16,8 @@ from tests.cluster.faults import Faults
 from tests.cluster.rig import HEALED_S, Cluster, Running, wait_for
 
 VOLUME = "files"
+STILL = "still"
+"""A volume whose files stay: those of the load come and go so fast that a lost node would soon not be missed."""
 POLICY = "ec:4+2"
 NODES = 6
 OPERATIONS_BROKEN = (10, 60)
@@ -59,15 +61,15 @@ OTHER_FAULTS = (
 )
 
 
-def begin(cluster: Cluster, seed: int) -> Running:
+def begin(cluster: Cluster, seed: int, volume: str = VOLUME) -> Running:
     """A volume, mounted, with the load on it."""
     client = cluster.client("client")
-    if VOLUME not in client.mounted:
+    if volume not in client.mounted:
         with cluster.api() as pool:
-            if VOLUME not in {volume.name for volume in pool.volumes()}:
-                pool.create_volume(VOLUME, protection=POLICY)
-        cluster.mount(client, VOLUME)
-    return cluster.start_load(client, VOLUME, seed)
+            if volume not in {known.name for known in pool.volumes()}:
+                pool.create_volume(volume, protection=POLICY)
+        cluster.mount(client, volume)
+    return cluster.start_load(client, volume, seed)
 
 
 def random_round(cluster: Cluster, load: Running, rng: random.Random, tell: Callable[[str], None]) -> None:

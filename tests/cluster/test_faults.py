@@ -108,7 +108,7 @@ def test_answers_to_commits_are_lost(cluster: Cluster, faults: Faults, client: C
     with cluster.api() as pool:
         pool.create_volume(volume, protection="ec:4+2")
     folder = cluster.mount(client, volume)
-    for number in range(3):
+    for number in range(2):
         cluster.must(client, "bash", "-c", f"echo {number} >{folder}/before && sync {folder}/before")
         shown = cluster.shown_bytes(volume)
         faults.mute("coordinator", client.name)

@@ -9,6 +9,7 @@ import itertools
 
 import pytest
 
+from tests.cluster import run
 from tests.cluster.faults import Faults
 from tests.cluster.rig import Cluster, Running, wait_for
 from tests.cluster.run import replace_two
@@ -19,13 +20,8 @@ _numbers = itertools.count(1)
 
 
 def begin(cluster: Cluster) -> Running:
-    client = cluster.client("client")
     number = next(_numbers)
-    volume = f"files-{number}"
-    with cluster.api() as pool:
-        pool.create_volume(volume, protection="ec:4+2")
-    cluster.mount(client, volume)
-    return cluster.start_load(client, volume, number)
+    return run.begin(cluster, number, f"files-{number}")
 
 
 def begin_beside_files_that_stay(cluster: Cluster) -> tuple[Running, Running]:
