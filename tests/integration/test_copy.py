@@ -281,7 +281,7 @@ def test_a_kill_in_the_middle_leaves_the_volume_sound(fresh_pool: FreshPool, who
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     pool.redfs("snapshot", "create", "source@s")
     expected = description(source)
     pool.umount(source)
@@ -337,7 +337,7 @@ def test_ctrl_c_takes_back_what_was_copied(fresh_pool: FreshPool) -> None:
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     pool.umount(source)
     words = ("cp", "source:/", "target:/copy")
     caller = subprocess.Popen(
@@ -366,7 +366,7 @@ def test_unmounting_ends_a_copy(fresh_pool: FreshPool) -> None:
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     place = pool.mount("target")
     with ThreadPoolExecutor(1) as thread, pool.api() as api:
         copying = thread.submit(lambda: api.copy("source", "/", "target", "/copy"))
