@@ -351,7 +351,7 @@ async def _serve_fuse(
         log.info("%s is mounted on %s", options.volume, mountpoint)
         serving = asyncio.create_task(pyfuse3.main(min_tasks=4, max_tasks=MAX_REQUESTS))
         # Answered once the kernel and this process have agreed on the protocol; before, it would undo what is set here.
-        answered = asyncio.create_task(kernel.answers())
+        answered = asyncio.create_task(kernel.answers(is_shared=vfs.is_shared))
         await asyncio.wait({serving, answered}, return_when=asyncio.FIRST_COMPLETED)
         _read_ahead(mountpoint)
         tell(None)

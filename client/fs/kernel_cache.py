@@ -73,13 +73,15 @@ class KernelCache:
         """From now on the first open of an inode does not keep its pages."""
         self._opened = set()
 
-    async def answers(self) -> None:
-        """Returns when the mount answers."""
+    async def answers(self, *, is_shared: bool) -> None:
+        """Returns when the mount answers. What looked is ready to look at moved folders where the volume is shared: to
+        begin anew would take it longer than LOOK_S."""
         try:
             await self._own_mount.stat()
         except OSError as error:
             log.warning("the mount is not looked at: %s", error)
-        await self._own_mount.close()  # most mounts need it no more
+        if not is_shared:
+            await self._own_mount.close()  # most mounts need it no more
 
     async def write_back(self) -> None:
         """Has the kernel write what programs changed through shared mappings."""

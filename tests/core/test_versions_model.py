@@ -37,7 +37,7 @@ from redfs.core.versions.store import ReclaimStep
 from redfs.core.versions.weights import HEAD, freed_by_head, freed_by_pin, shown_by
 from tests.lengths import examples
 
-EXAMPLES = 60
+EXAMPLES = examples(40)
 STEPS = 60
 
 Object = tuple[int, bytes]

@@ -11,11 +11,12 @@ from tests.exerciser.crew import plans
 from tests.exerciser.faults import BETWEEN, DURING, Faults
 from tests.exerciser.run import run
 from tests.integration.pools import RunningPool
+from tests.lengths import examples
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
-OPERATIONS = 2000
-"""Of each program: some ten seconds; and as many again for what is looked at between."""
+OPERATIONS = examples(1000)
+"""Of each program: some five seconds; and as many again for what is looked at between."""
 OPERATIONS_WITH_FAULTS = 2000
 
 

@@ -69,7 +69,7 @@ def make_tree(top: Path) -> None:
         file.seek(1 << 36)
         file.write(b"end")
         file.truncate((1 << 36) + 100)
-    os.truncate(top / "folder" / "sparse", 200 * MIB)
+    os.truncate(top / "folder" / "sparse", 20 * MIB)
     for number in range(300):
         (top / "folder" / "below" / f"f{number}").write_bytes(b"%d" % number)
     os.setxattr(top / "folder" / "large", "user.kept", b"value")
@@ -281,7 +281,7 @@ def test_a_kill_in_the_middle_leaves_the_volume_sound(fresh_pool: FreshPool, who
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     pool.redfs("snapshot", "create", "source@s")
     expected = description(source)
     pool.umount(source)
@@ -337,7 +337,7 @@ def test_ctrl_c_takes_back_what_was_copied(fresh_pool: FreshPool) -> None:
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     pool.umount(source)
     words = ("cp", "source:/", "target:/copy")
     caller = subprocess.Popen(
@@ -366,7 +366,7 @@ def test_unmounting_ends_a_copy(fresh_pool: FreshPool) -> None:
     for name in ("source", "target"):
         pool.redfs("volume", "create", name, "--protect", "mirror:2")
     source = pool.mount("source")
-    many_files(source, 6000)
+    many_files(source, 3000)
     place = pool.mount("target")
     with ThreadPoolExecutor(1) as thread, pool.api() as api:
         copying = thread.submit(lambda: api.copy("source", "/", "target", "/copy"))
@@ -397,7 +397,7 @@ def test_files_and_modes_of_the_copy_are_those_of_the_source(
     assert (place / "small").stat().st_ino == (place / "below" / "linked").stat().st_ino
     assert os.readlink(place / "below" / "symlink") == "../small"
     assert stat.S_ISFIFO((place / "fifo").lstat().st_mode)
-    assert (place / "sparse").stat().st_size == 200 * MIB
+    assert (place / "sparse").stat().st_size == 20 * MIB
     assert os.getxattr(place / "large", "user.kept") == b"value"
     assert len(os.getxattr(place / "small", "security.capability")) == 20
     assert (place / "below").stat().st_uid == 1234

@@ -74,9 +74,9 @@ def fill(top: Path, seed: int) -> None:
     os.link(top / "folder" / "big", top / "same")
     os.mkfifo(top / "pipe")
     with (top / "sparse").open("wb") as file:
-        file.seek(50_000_000)
+        file.seek(5_000_000)
         file.write(b"end")
-        file.truncate(200_000_000)
+        file.truncate(20_000_000)
     (top / "private").write_bytes(b"")
     (top / "private").chmod(0o600)
     os.chown(top / "private", 7, 8)

@@ -7,6 +7,9 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
+from redfs.client.fs.kernel_cache import KernelCache
 from redfs.client.fs.own_mount import OwnMount
 
 WAIT_S = 60.0
@@ -53,3 +56,14 @@ async def test_a_process_that_loses_its_input_ends(tmp_path: Path) -> None:
     process.stdin.close()
     assert process.wait(WAIT_S) == 0
     await own.close()
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_where_a_volume_is_shared_the_process_is_there_before_a_folder_moves(
+    tmp_path: Path, is_shared: bool
+) -> None:
+    cache = KernelCache(tmp_path)
+    await cache.answers(is_shared=is_shared)
+    assert bool(cache._own_mount.pid) == is_shared
+    await cache.close()
+    assert cache._own_mount.pid == 0
