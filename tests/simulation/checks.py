@@ -6,6 +6,7 @@ Liveness is checked on the way there: programs end, jobs end, and doomed shards 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from redfs.coordinator import check
 from redfs.coordinator.jobs import all_jobs
@@ -26,7 +27,7 @@ from redfs.proto.gen import cluster_pb2 as pb
 from tests.simulation.model import Found
 from tests.simulation.mount import SimulatedMount
 from tests.simulation.node import SimulatedNode
-from tests.simulation.program import TRANSIENT, Program, read_all
+from tests.simulation.program import TRANSIENT, read_all
 from tests.simulation.world import World
 
 PROGRAMS_END_S = 120.0
@@ -42,10 +43,7 @@ async def check_everything(world: World) -> None:
     """Waits until the world is at rest and proves all that is promised."""
     await world.until(lambda: all(p.finished for p in world.programs), PROGRAMS_END_S, lambda: _unfinished(world))
     await world.until(lambda: not _jobs(world, JobKind.CLEAN), REST_S, lambda: f"jobs to end: {_jobs(world)}")
-    for program in world.programs:
-        await _check_volume(world, program.model.name, program)
-    for name in sorted(world.frozen):
-        await _check_snapshot(world, name)
+    await _check_content(world)
     await check_healed(world)
     await world.until(lambda: not _restless(world), REST_S, lambda: f"at rest: {_restless(world)}")
     _check_metadata(world)
@@ -70,42 +68,49 @@ def _unfinished(world: World) -> str:
 # ---------------------------------------------------------------- what was written is there
 
 
-async def _check_volume(world: World, name: str, program: Program) -> None:
-    """All that was acknowledged: the program ended with everything durable."""
-    program.model.recovered(await _read(world, name))
+async def _check_content(world: World) -> None:
+    """All that was acknowledged, because each program ended with everything durable; and every snapshot as it was."""
+    programs = {program.model.name: program for program in world.programs}
+    for name, found in (await _read(world, [*programs, *sorted(world.frozen)])).items():
+        if name in programs:
+            programs[name].model.recovered(found)
+        else:
+            expected = world.frozen[name]
+            assert found == expected, f"{name} is not what it was: {found.tree} instead of {expected.tree}"
 
 
-async def _check_snapshot(world: World, name: str) -> None:
-    found, expected = await _read(world, name), world.frozen[name]
-    assert found == expected, f"{name} is not what it was: {found.tree} instead of {expected.tree}"
+async def _read(world: World, names: Sequence[str]) -> dict[str, Found]:
+    """All of them at the same time, each by a mount of its own."""
+    found: dict[str, Found] = {}
+    mounts = [
+        SimulatedMount(world.loop, world.network, f"reader of {name} {world.next_number()}", name) for name in names
+    ]
+    tasks = [world.loop.spawn(mount.process, _read_one(world, mount, found)) for mount in mounts]
+    await world.until(
+        lambda: all(task.done() for task in tasks), READ_S, lambda: f"{sorted({*names} - {*found})} are read"
+    )
+    for task, mount in zip(tasks, mounts, strict=True):
+        task.result()
+        mount.kill()
+    return {name: found[name] for name in names}
 
 
-async def _read(world: World, name: str) -> Found:
-    mount = SimulatedMount(world.loop, world.network, f"reader of {name} {world.next_number()}", name)
-    result: list[Found] = []
-
-    async def work() -> None:
-        while True:
+async def _read_one(world: World, mount: SimulatedMount, found: dict[str, Found]) -> None:
+    while True:
+        try:
+            await mount.open(read_only=True)
+            break
+        except TRANSIENT:
+            await asyncio.sleep(0.2)
+    try:
+        while mount.volume not in found:
             try:
-                await mount.open(read_only=True)
-                break
+                found[mount.volume] = await read_all(mount)
             except TRANSIENT:
                 await asyncio.sleep(0.2)
-        try:
-            while not result:
-                try:
-                    result.append(await read_all(mount))
-                except TRANSIENT:
-                    await asyncio.sleep(0.2)
-        except RedfsError as error:
-            world.failed(AssertionError(f"{name} cannot be read: {error!r}"))
-        await mount.close()
-
-    task = world.loop.spawn(mount.process, work())
-    await world.until(task.done, READ_S, f"{name} is read")
-    task.result()
-    mount.kill()
-    return result[0]
+    except RedfsError as error:
+        world.failed(AssertionError(f"{mount.volume} cannot be read: {error!r}"))
+    await mount.close()
 
 
 # ---------------------------------------------------------------- at rest

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from unittest import mock
 
 from redfs.client.data import store
-from redfs.coordinator import node_stream
+from redfs.coordinator import cleaner, node_stream
 from redfs.coordinator.healing import worker
 from tests.simulation.checks import check_everything
 from tests.simulation.faults import Chaos
@@ -29,6 +29,7 @@ SEGMENT_BYTES = 512 * 1024
 
 NODE_LOOK_S = 1.5
 HEALING_TICK_S = 0.75
+CLEANER_LOOK_S = 1.0
 
 
 class ScheduleFailed(AssertionError):
@@ -43,6 +44,7 @@ def small_and_patient() -> Iterator[None]:
         mock.patch.object(store, "MAX_PAYLOAD_BYTES", SEGMENT_BYTES),
         mock.patch.object(node_stream, "LOOK_INTERVAL_S", NODE_LOOK_S),
         mock.patch.object(worker, "TICK_S", HEALING_TICK_S),
+        mock.patch.object(cleaner, "LOOK_S", CLEANER_LOOK_S),
     ):
         yield
 
