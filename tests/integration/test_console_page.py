@@ -30,7 +30,9 @@ def page(pool: RunningPool) -> Iterator[Page]:
         opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("console", lambda said: complaints.extend(_complaint(said.type, said.text)))
+        opened.on("requestfailed", lambda request: print("not loaded:", request.url, request.failure))
         opened.goto(address)
+        expect(opened.locator("#header nav")).to_be_visible()
         yield opened
         launched.close()
     assert complaints == []

@@ -95,6 +95,7 @@ def open_page(browser: Browser) -> Iterator[Open]:
             visit = Visit(page, rest, url)
             page.on("console", lambda message: note(visit, message.type, message.text))
             page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+            page.on("requestfailed", lambda request: print("not loaded:", request.url, request.failure))
             visits.append(visit)
             page.goto(f"{url}/{route}")
             # The list is there, and the page listens to what changes.
