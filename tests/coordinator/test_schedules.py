@@ -624,7 +624,7 @@ class Pruning(RuleBasedStateMachine):
 
 
 TestPruning = Pruning.TestCase
-TestPruning.settings = settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
+TestPruning.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
 def test_a_session_of_the_volume_itself_changes_nothing() -> None:

@@ -23,7 +23,7 @@ from redfs.core.versions import Holder, Pin, changes, verify
 from tests.core.family import FAMILY, Family, Listed
 from tests.lengths import examples
 
-EXAMPLES = examples(40)
+EXAMPLES = examples(80)
 STEPS = 50
 
 

@@ -191,7 +191,7 @@ NODES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(150), deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(NODES, st.data())
 def test_no_plan_breaks_the_rules(drawn: list[NodeFacts], data: st.DataObject) -> None:
     facts = {n: found._replace(node_id=n) for n, found in enumerate(drawn, 1)}

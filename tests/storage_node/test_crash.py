@@ -258,4 +258,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=examples(100), stateful_step_count=25, deadline=None)
+TestStoreMachine.settings = settings(max_examples=examples(150), stateful_step_count=25, deadline=None)
