@@ -6,11 +6,16 @@ runs files of tests beside one another, as `make test` does; each file's tests s
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +24,24 @@ WORKERS_PER_CORE = 2
 MAX_WORKERS = 12
 """Each may have a pool, which is eight processes with 50 MiB each."""
 
+NETWORKS = Path(tempfile.gettempdir()) / f"redfs-tests-networks-{os.getuid()}.lock"
+
 if sys.dont_write_bytecode:
     # Somebody wants no files beside the sources. But the tests start some thousand processes, and half of the time that
     # each takes to start would go into compiling the same modules again.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@contextlib.contextmanager
+def networks_stay(*, but_for_mine: bool = False) -> Iterator[None]:
+    """While one is inside, no other test of this machine makes or removes networks; `but_for_mine`: who does so.
+
+    Chromium gives up all it is loading when an interface comes or goes (ERR_NETWORK_CHANGED), loopback or not.
+    """
+    with NETWORKS.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if but_for_mine else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

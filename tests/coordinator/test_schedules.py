@@ -21,6 +21,7 @@ from redfs.core.schedules import MAX_KEPT, MAX_SCHEDULES_PER_VOLUME
 from redfs.core.tables import SCHEDULES, VolumeKind, VolumeState, encode_schedule, schedule_key
 from redfs.core.volume_tree import ReadTree
 from tests.coordinator.harness import Client, Pool
+from tests.lengths import examples
 
 HOUR_S = 3600
 
@@ -623,7 +624,7 @@ class Pruning(RuleBasedStateMachine):
 
 
 TestPruning = Pruning.TestCase
-TestPruning.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestPruning.settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
 def test_a_session_of_the_volume_itself_changes_nothing() -> None:

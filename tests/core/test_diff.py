@@ -21,8 +21,9 @@ from redfs.core.kv import MemoryKv
 from redfs.core.records import SLOT_BYTES, Kind, inode_key
 from redfs.core.versions import Holder, Pin, changes, verify
 from tests.core.family import FAMILY, Family, Listed
+from tests.lengths import examples
 
-EXAMPLES = 80
+EXAMPLES = examples(80)
 STEPS = 50
 
 

@@ -22,6 +22,7 @@ from redfs.core.healing import (
     plan,
 )
 from redfs.core.tables import NodeState
+from tests.lengths import examples
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -214,7 +215,7 @@ NODES = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(NODES, st.data())
 def test_no_plan_breaks_the_rules(drawn: list[NodeFacts], data: st.DataObject) -> None:
     facts = {n: found._replace(node_id=n) for n, found in enumerate(drawn, 1)}

@@ -37,7 +37,7 @@ from redfs.core.versions.store import ReclaimStep
 from redfs.core.versions.weights import HEAD, freed_by_head, freed_by_pin, shown_by
 from tests.lengths import examples
 
-EXAMPLES = examples(40)
+EXAMPLES = examples(60)
 STEPS = 60
 
 Object = tuple[int, bytes]
@@ -505,5 +505,5 @@ TestDeepVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), statefu
 @pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine, DeepVersionMachine])
 def test_long_histories(machine: type[VersionMachine]) -> None:
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=examples(40), stateful_step_count=120, deadline=None)
+        machine, settings=settings(max_examples=examples(100), stateful_step_count=120, deadline=None)
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import networks_stay
 from tests.hosts import network
 from tests.hosts.network import Network, clear_leftovers, command, why_no_network
 from tests.hosts.rig import NODES, Rig
@@ -24,10 +25,12 @@ SLOW_CONNECT_S = 30.0
 
 
 @pytest.fixture(autouse=True)
-def _namespaces() -> None:
-    reason = why_no_network()
-    if reason is not None:
-        pytest.skip(reason)
+def _namespaces() -> Iterator[None]:
+    with networks_stay(but_for_mine=True):
+        reason = why_no_network()
+        if reason is not None:
+            pytest.skip(reason)
+        yield
 
 
 @pytest.fixture

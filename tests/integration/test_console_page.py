@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from redfs.client.local_pool import running_pid
-from tests.client.console.page.conftest import FLAGS, PATIENCE_MS
-from tests.conftest import find_browser
+from tests.client.console.page.conftest import FLAGS, PATIENCE_MS, load
+from tests.conftest import find_browser, networks_stay
 from tests.integration.pools import RunningPool, new_port, wait_for
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.browser]
@@ -24,13 +24,15 @@ def page(pool: RunningPool) -> Iterator[Page]:
     assert path is not None
     expect.set_options(timeout=PATIENCE_MS)
     complaints: list[str] = []
-    with sync_playwright() as playwright:
+    with networks_stay(), sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
         opened = launched.new_page(viewport={"width": 1280, "height": 800})
         opened.set_default_timeout(PATIENCE_MS)
         opened.on("pageerror", lambda error: complaints.append(str(error)))
         opened.on("console", lambda said: complaints.extend(_complaint(said.type, said.text)))
-        opened.goto(address)
+        opened.on("requestfailed", lambda request: print("not loaded:", request.url, request.failure))
+        load(opened, address)
+        expect(opened.locator("#header nav")).to_be_visible()
         yield opened
         launched.close()
     assert complaints == []

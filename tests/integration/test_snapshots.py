@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.pools import RunningPool, wait_for
+from tests.lengths import examples
 
 pytestmark = pytest.mark.mount
 
@@ -157,7 +158,7 @@ def change(place: Path, content: Content, source: random.Random) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("nodes_made", [30, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("nodes_made", [30, pytest.param(examples(60), id="more", marks=pytest.mark.slow)])
 def test_snapshots_and_clones_in_any_order(fresh_pool: FreshPool, nodes_made: int) -> None:
     pool = fresh_pool(4)
     empty_disk = pool.disk_bytes()

@@ -13,6 +13,7 @@ from redfs.core.errors import AlreadyExists, Corrupt
 from redfs.storage_node.backing_file import BackingFile, file_name
 from redfs.storage_node.disk import PAGE_BYTES
 from redfs.storage_node.record import Kind, RecordHeader
+from tests.lengths import examples
 from tests.simulation.disk import PowerLost
 from tests.storage_node.rig import DISK_UUID, Rig, payload_of
 
@@ -257,4 +258,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+TestStoreMachine.settings = settings(max_examples=examples(150), stateful_step_count=25, deadline=None)

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Page, Request, expect, sync_playwright
 
 from tests.client.console.page.fake_pool import FakePool, small_pool
 from tests.client.console.page.fake_rest import FakeRest, serving
-from tests.conftest import find_browser
+from tests.conftest import find_browser, networks_stay
 
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE_MS = 60_000
+MAX_LOADS = 10
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 LOOK_MS = 10
 """How long a test waits for what must come: far more than it takes, for machines that are busy."""
 
@@ -68,7 +70,7 @@ Open = Callable[..., Visit]
 def browser() -> Iterator[Browser]:
     path = find_browser()
     assert path is not None
-    with sync_playwright() as playwright:
+    with networks_stay(), sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield launched
         launched.close()
@@ -95,8 +97,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
             visit = Visit(page, rest, url)
             page.on("console", lambda message: note(visit, message.type, message.text))
             page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+            page.on("requestfailed", lambda request: print("not loaded:", request.url, request.failure))
             visits.append(visit)
-            page.goto(f"{url}/{route}")
+            load(page, f"{url}/{route}")
             # The list is there, and the page listens to what changes.
             expect(page.locator(".health")).to_contain_text("nodes")
             until(page, "performance.getEntriesByType('resource').some((e) => e.name.includes('/volumes'))")
@@ -105,6 +108,29 @@ def open_page(browser: Browser) -> Iterator[Open]:
         yield opened
         for visit in visits:
             assert visit.complaints == []
+
+
+def load(page: Page, url: str) -> None:
+    """Opens the page; again where something outside the tests changed the machine's networks meanwhile, and chromium
+    gave up what it was loading."""
+    for _ in range(MAX_LOADS):
+        given_up: list[str] = []
+
+        def note_failure(request: Request, given_up: list[str] = given_up) -> None:
+            if NETWORK_CHANGED in (request.failure or ""):
+                given_up.append(request.url)
+
+        page.on("requestfailed", note_failure)
+        try:
+            page.goto(url)
+        except Error as error:
+            if NETWORK_CHANGED not in error.message:
+                raise
+            continue
+        finally:
+            page.remove_listener("requestfailed", note_failure)
+        if not given_up:
+            return
 
 
 def until(page: Page, expression: str, arg: Any = None, within_ms: int = PATIENCE_MS) -> None:
