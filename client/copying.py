@@ -166,6 +166,9 @@ class _NoData:
     def learn(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None:
         """Nothing will be read."""
 
+    def learn_stored(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None:
+        """Nothing will be stored."""
+
     def cached(self, block: int) -> Buffer | None:
         return None
 

@@ -80,6 +80,8 @@ class BlockReader:
         self._config = config or DataConfig()
         self._places: OrderedDict[int, Place] = OrderedDict()
         self._spreads: OrderedDict[int, Spread] = OrderedDict()
+        self._uncommitted: OrderedDict[int, None] = OrderedDict()
+        """Blocks stored here that the coordinator has not been heard to know."""
         self._flights: dict[int, asyncio.Future[Plain]] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self._prefetches: set[asyncio.Task[None]] = set()
@@ -100,6 +102,14 @@ class BlockReader:
         for b in blocks:
             place = Place(b.segment_id, b.offset, b.stored_bytes, b.plain_bytes, b.codec, b.checksum)
             remember(self._places, b.block_id, place, self._config.locations)
+
+    def learn_stored(self, blocks: Iterable[pb.Block], segments: Iterable[pb.Segment]) -> None:
+        """Takes note of where blocks are that this client has stored and not committed yet: until it has, only it
+        knows."""
+        own = list(blocks)
+        self.learn(own, segments)
+        for b in own:
+            remember(self._uncommitted, b.block_id, None, self._config.locations)
 
     def cached(self, block: int) -> Plain | None:
         """The plain block where it is in memory."""
@@ -473,6 +483,11 @@ class BlockReader:
                 self.degraded_reads += 1
                 self._land(block, plain)
                 return
+            if isinstance(failure, Corrupt) and block in self._uncommitted:
+                # It was committed, and is gone since: nobody can know it any more.
+                del self._uncommitted[block]
+                self._places.pop(block, None)
+                failure = _gone(block)
             self._land(block, failure)
         except RedfsError as error:
             self._land(block, error)
@@ -486,12 +501,16 @@ class BlockReader:
     # ------------------------------------------------------------ helpers
 
     async def _locate(self, blocks: Sequence[int]) -> None:
-        """Asks the coordinator where blocks are; those that it does not know are forgotten here."""
+        """Asks the coordinator where blocks are; those that it does not know are forgotten here, but for own ones that
+        it may not know yet."""
         for at in range(0, len(blocks), MAX_LOCATE):
             asked = blocks[at : at + MAX_LOCATE]
             reply = await self._session.call(locate_blocks=pb.LocateBlocks(block_ids=asked))
+            for b in reply.blocks:
+                self._uncommitted.pop(b.block_id, None)
             for block in asked:
-                self._places.pop(block, None)
+                if block not in self._uncommitted:
+                    self._places.pop(block, None)
             self.learn(reply.blocks, reply.segments)
 
     def _known(self, block: int) -> tuple[Place, Spread] | None:

@@ -415,7 +415,7 @@ class Flusher:
             return Outcome(None, writes)
 
         outcome = await self._metadata.run(operation)
-        self._reader.learn(stored.blocks, stored.segments)
+        self._reader.learn_stored(stored.blocks, stored.segments)
         charge = sum([item.layer.charge for item in items])
 
         def released() -> None:

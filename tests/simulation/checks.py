@@ -140,6 +140,8 @@ def _endangered(world: World) -> list[str]:
 def _restless(world: World) -> list[str]:
     """What is still to be done."""
     left = [*_jobs(world), *_endangered(world)]
+    # A session whose end could not be stored, because the coordinator's disk was full, keeps its own until it lapses.
+    left += [f"segment {segment:#x} is open" for segment, row in _segments(world) if row.state == SegmentState.OPEN]
     gone = {node.node_id for node in world.nodes if node.lost_for_good}
     with world.coordinator.coordinator.read() as kv:
         doomed = [key for key, _ in kv.scan(DOOMED, b"", b"\xff" * 16) if int.from_bytes(key[:4], "big") not in gone]

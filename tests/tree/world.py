@@ -151,6 +151,8 @@ class Reader:
 
     def learn(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None: ...
 
+    def learn_stored(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None: ...
+
     def cached(self, block: int) -> bytes | None:
         return self._last.get(block)
 

@@ -326,6 +326,38 @@ async def test_a_block_that_is_gone_is_not_found() -> None:
             await world.reader.read(12345)
 
 
+async def test_an_own_block_is_read_around_a_lost_node_before_it_is_committed() -> None:
+    """The coordinator, which is asked where the block is, does not know it yet."""
+    async with a_world() as world:
+        world.reader.learn_stored(world.batch.blocks, world.batch.segments)
+        known = dict(world.session.blocks)
+        world.session.blocks.clear()
+        node = world.segment.nodes[0]
+        for shard in [key for key in world.nodes.shards if key[0] == node]:
+            del world.nodes.shards[shard]
+        for _ in range(2):
+            assert await world.reader.read_many(world.ids) == world.plain
+            world.forget()
+        assert world.reader.degraded_reads
+        world.session.blocks.update(known)
+        assert await world.reader.read_many(world.ids) == world.plain
+        world.forget()
+        world.session.blocks.clear()
+        world.nodes.shards.clear()
+        with pytest.raises(NotFound):
+            await world.reader.read(world.ids[0])
+
+
+async def test_an_own_block_that_was_committed_and_is_gone_is_not_found() -> None:
+    async with a_world() as world:
+        world.reader.learn_stored(world.batch.blocks, world.batch.segments)
+        world.session.blocks.clear()
+        world.nodes.shards.clear()
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await world.reader.read(world.ids[2])
+
+
 async def test_a_coordinator_that_is_away_is_unavailable() -> None:
     async with a_world() as world:
         world.session.errors["locate_blocks"] = Unavailable("away")

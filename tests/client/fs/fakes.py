@@ -369,6 +369,8 @@ class FakeReader:
 
     def learn(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None: ...
 
+    def learn_stored(self, blocks: Iterable[Any], segments: Iterable[Any]) -> None: ...
+
     def cached(self, block: int) -> bytes | None:
         return self.cache.get(block)
 
