@@ -14,7 +14,7 @@ at least the synced length, at most the begun one, and every byte as its place w
 
 An operation that fails is done again until it works or PAUSE seconds are over, counted from when it was begun; one that
 took longer is a failed request, and kept in RECORDS/result.json with what errors were seen on the way. RECORDS/progress
-has the number of operations that were done, for who waits for some more.
+has the number of operations that were done, and how many of them were reads of BESIDE, for who waits for some more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_BYTES = 48 << 20
 """Of all files together: a small disk holds it with its protection."""
 SMALL_BYTES, MEDIUM_BYTES, LARGE_BYTES = 20_000, 300_000, 3 << 20
 RETRY_S = 0.2
-LAG_S = 4.0
+LAG_S = 2.5
 """A read-only mount asks again after a second, and a kernel keeps what it was told for another."""
 MAX_ERRORS = 200
 """Kept word by word; more are only counted."""
@@ -70,6 +70,7 @@ class Load:
             "operations": 0,
             "written_bytes": 0,
             "read_bytes": 0,
+            "reads_beside": 0,
             "longest_s": 0.0,
             "errors": [],
             "error_count": 0,
@@ -83,7 +84,7 @@ class Load:
             while not (self.records / "stop").exists():
                 self.one()
                 self.result["operations"] += 1
-                self.publish("progress", str(self.result["operations"]))
+                self.publish("progress", f"{self.result['operations']} {self.result['reads_beside']}")
         finally:
             self.publish("result.json", json.dumps(self.result))
 
@@ -157,6 +158,7 @@ class Load:
 
         if self.tried(f"read {name}", do):
             self.result["read_bytes"] += length
+            self.result["reads_beside"] += folder is self.beside
 
     def remove(self, name: str) -> None:
         self.note("removing", name, 0)

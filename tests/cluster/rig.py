@@ -51,6 +51,8 @@ LOST_SPACE = "bytes are lost space"
 COMMAND_S = 120
 PAUSE_S = 60.0
 """The bound of the load: the longest that one request may take, whatever breaks meanwhile."""
+COLD_ONE_IN = 10
+"""Of the operations that are waited for, as many are reads through the second mount at least."""
 DISK_BYTES = 256 << 20
 LEASE_S = 6.0
 SETTINGS = (f"lease_s={LEASE_S}", "delete_grace_s=0.5", "node_down_s=3.0", "inventory_interval_s=5.0")
@@ -472,18 +474,25 @@ class Running:
     volume: str
     records: Path
 
-    def operations(self) -> int:
-        """Done so far."""
+    def done(self) -> tuple[int, int]:
+        """Operations so far, and how many of them were reads through the second mount."""
         try:
-            return int((self.records / "progress").read_text())
+            operations, beside = (self.records / "progress").read_text().split()
         except FileNotFoundError:
-            return 0
+            return 0, 0
+        return int(operations), int(beside)
 
     def progress(self, operations: int, timeout_s: float = PAUSE_S) -> None:
-        """Until so many more operations are done: what was broken before is felt by then."""
-        wanted = self.operations() + operations
+        """Until so many more operations are done, with some that had to ask the nodes: what was broken before is felt
+        by then."""
+        before = self.done()
+
+        def enough() -> bool:
+            now = self.done()
+            return now[0] >= before[0] + operations and now[1] >= before[1] + operations // COLD_ONE_IN
+
         wait_for(
-            lambda: self.operations() >= wanted or self._ended(),
+            lambda: enough() or self._ended(),
             f"{operations} more operations of the load ({(self.records / 'said').read_text()})",
             timeout_s,
         )
