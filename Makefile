@@ -20,7 +20,8 @@ demo-stop: ## unmount and stop the demo's pool, and remove it
 test: dev ## format, lint, types, layering, and all tests with real mounts but those in containers
 	@scripts/setup dev --mount
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) $(BESIDE) -n auto -m "not cluster"
+	$(PYTEST) $(BESIDE) -n auto -m "not cluster and not browser"
+	$(PYTEST) -m browser
 
 test-cluster: ## the tests with every part in a container of its own; installs Docker where it is missing
 	@scripts/setup dev --mount --containers

@@ -59,6 +59,8 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 """From SIGTERM to the end of a process; SIGKILL follows, which loses nothing acknowledged."""
 POLL_S = 0.05
+LEAVING_S = 5.0
+"""A killed coordinator may keep its port for a moment after it counts as ended: its first thread ends before others."""
 TCP_LISTEN = "0A"
 """The state in /proc/net/tcp."""
 EXEC_TRIES = 100
@@ -397,6 +399,7 @@ class LocalPool:
 
     def _address(self, port: int | None) -> str:
         """Where the coordinator listens: the wanted port, the one from last time, or the first free one."""
+        patience_s = 0.0
         if not self.exists:
             wanted = port if port is not None else free_port()
         else:
@@ -406,9 +409,17 @@ class LocalPool:
                 if wanted != before:
                     raise Busy(f"the pool runs on port {before}: stop it first (`redfs down --data {self.folder}`)")
                 return f"{HOST}:{before}"
-        if not port_is_free(wanted):
+            patience_s = LEAVING_S if wanted == before else 0.0
+        if not self._becomes_free(wanted, patience_s):
             raise Busy(f"port {wanted} is taken by another program: choose another one with --port")
         return f"{HOST}:{wanted}"
+
+    @staticmethod
+    def _becomes_free(port: int, within_s: float) -> bool:
+        deadline = time.monotonic() + within_s
+        while not (free := port_is_free(port)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return free
 
     def _spawn(self, member: Member, arguments: Sequence[str]) -> None:
         common: list[str | Path] = [

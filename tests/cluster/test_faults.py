@@ -234,6 +234,8 @@ def test_two_nodes_cannot_read_their_disks(cluster: Cluster, faults: Faults, loa
     faults.fail_reads("node-0")
     faults.fail_reads("node-1", every=False)
     load.progress(30)
+    for node in ("node-0", "node-1"):
+        assert b"Input/output error" in cluster.container(node).logs(), f"{node} was not asked for anything"
     load.stop_unharmed()
     load.check()
     faults.allow_reads("node-0", "node-1")

@@ -70,7 +70,8 @@ def test_every_exit_code_is_on_the_page() -> None:
 
 def test_every_fault_has_its_test() -> None:
     named = re.findall(r"\| `(test_\w+)` \|$", (ROOT / "docs" / "faults.md").read_text(), re.MULTILINE)
-    sources = "".join(path.read_text() for path in (ROOT / "tests" / "cluster").glob("test_*.py"))
+    cluster = ROOT / "tests" / "cluster"
+    sources = "".join((cluster / name).read_text() for name in ("test_faults.py", "test_healing.py"))
     written = re.findall(r"^def (test_\w+)", sources, re.MULTILINE)
     assert len(named) > 10
     assert set(named) == set(written), "docs/faults.md has rows without a test, or tests without a row"

@@ -16,7 +16,6 @@ from redfs.core.tables import (
     SEGMENTS,
     SESSIONS,
     SegmentRow,
-    SessionRow,
     VolumeRow,
     decode_segment,
     decode_u64,
@@ -84,17 +83,6 @@ def accepts_commits_of_ended_sessions() -> Iterator[None]:
         yield
 
 
-def applies_a_repeated_commit_again() -> Any:
-    """A commit that comes again is taken for the next one."""
-    require = sessions.require_session
-
-    def forgetful(txn: Txn, session_id: int) -> SessionRow:
-        row = require(txn, session_id)
-        return row._replace(last_commit=max(0, row.last_commit - 1))
-
-    return mock.patch.object(commits, "require_session", forgetful)
-
-
 def cleaning_mistakes_where_blocks_are() -> Any:
     """Packed blocks are looked for a byte before where they lie."""
     move = Txn.move_blocks
@@ -119,7 +107,6 @@ MUTATIONS: list[tuple[Callable[[], Any], int]] = [
     (cleaning_mistakes_where_blocks_are, 40),
     (loses_a_reference, 100),
     (accepts_commits_of_ended_sessions, 100),
-    (applies_a_repeated_commit_again, 150),
 ]
 """With the number of schedules within which it shows: some four times what was seen, and at least 20."""
 
