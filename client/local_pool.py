@@ -282,8 +282,9 @@ class LocalPool:
             address = self._address(port)
             there = self.node_numbers()
             count = max(len(there), nodes if nodes is not None else (len(there) or DEFAULT_NODES))
-            for number in range(count):
-                (self.folder / f"node-{number}").mkdir(exist_ok=True)
+            unused = (number for number in itertools.count() if number not in there)
+            for number in itertools.islice(unused, count - len(there)):
+                (self.folder / f"node-{number}").mkdir()
             started = []
             coordinator = self.coordinator()
             if running_pid(coordinator) is None:

@@ -89,7 +89,8 @@ def test_a_node_is_emptied_and_removed(fresh_pool: FreshPool) -> None:
     folder = pool.local.node(2).folder
     assert "removed-node-2, can be deleted" in pool.redfs("node", "remove", str(drained), "--yes")
     assert not folder.exists()
-    assert "node-2" not in pool.redfs("up", "--no-console"), "what was removed is not started again"
+    assert "6 nodes" in pool.redfs("up", "--no-console")
+    assert pool.local.node_numbers() == [0, 1, 3, 4, 5, 6], "what was removed is not started again"
     pool.assert_clean()
     read_without(pool, digests, "node-0", "node-4")
 
