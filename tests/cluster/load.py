@@ -173,11 +173,13 @@ class Load:
     def tried(self, what: str, do: Callable[[], None]) -> bool:
         """Done again until it works. False where the pause was over before."""
         began_s = time.monotonic()
+        self.publish("doing", what)
         while True:
             try:
                 do()
             except OSError as error:
                 after_s = time.monotonic() - began_s
+                print(f"{what}: {error} after {after_s:.1f} s", flush=True)
                 self.result["error_count"] += 1
                 if len(self.result["errors"]) < MAX_ERRORS:
                     self.result["errors"].append(f"{what}: {error} after {after_s:.1f} s")

@@ -62,11 +62,12 @@ PACKAGE = "/opt/redfs/lib/python3.11/site-packages/redfs"
 HERE = Path(__file__).resolve().parent
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
+def wait_for(condition: Callable[[], bool], what: str | Callable[[], str], timeout_s: float = WAIT_S) -> None:
     """Returns when the condition holds; fails with `what` when it does not come to hold."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:.0f} s: {what if isinstance(what, str) else what()}")
         time.sleep(POLL_S)
 
 
@@ -493,10 +494,22 @@ class Running:
 
         wait_for(
             lambda: enough() or self._ended(),
-            f"{operations} more operations of the load ({(self.records / 'said').read_text()})",
+            lambda: f"{operations} more operations of the load: {before} before, {self.done()} now; {self._stands()}",
             timeout_s,
         )
         assert not self._ended(), self._said()
+
+    def _stands(self) -> str:
+        """What keeps it, as far as can be seen from outside."""
+        doing, said = (self.records / "doing").read_text(), (self.records / "said").read_text()
+        try:
+            status = self.cluster.status()
+            pool = f"{status.health}, {list(status.problems)}, {self.cluster.states()}"
+        except RedfsError as error:
+            pool = str(error)
+        logs = "tail -n 15 ~/.local/state/redfs/*.log /.local/state/redfs/*.log"
+        _, logged = self.cluster.run(self.client, "bash", "-c", logs)
+        return f"at: {doing}; said: {said}; the pool: {pool}; the mounts: {logged}"
 
     def _ended(self) -> bool:
         return (self.records / "result.json").exists()
@@ -507,7 +520,7 @@ class Running:
     def stop(self) -> dict[str, Any]:
         """Ends it, and returns what it has to say."""
         (self.records / "stop").touch()
-        wait_for(self._ended, f"the end of the load ({(self.records / 'said').read_text()})", PAUSE_S)
+        wait_for(self._ended, lambda: f"the end of the load; {self._stands()}", PAUSE_S)
         return self.result()
 
     def result(self) -> dict[str, Any]:
