@@ -19,6 +19,7 @@ from redfs.core.errors import Busy, RedfsError
 from redfs.proto import frames
 from redfs.proto.frames import Hello, split_address
 from redfs.storage_node import identity as ids
+from redfs.storage_node import room
 from redfs.storage_node.config import NodeConfig
 from redfs.storage_node.disk import DiskFailed, FolderDisk, FolderLock
 from redfs.storage_node.heartbeat import Heartbeat, NodeFacts
@@ -64,33 +65,34 @@ class StorageNode:
             undo.callback(self._lock.release)
             self._identity = ids.load_identity(self.disk, os.urandom(16).hex())
             before = ids.load_state(self.disk)
-            self._state = replace(before, generation=before.generation + 1, clean=False)
-            ids.save_state(self.disk, self._state)
-            index_folder = self.config.data / INDEX_FOLDER
-            if not before.clean:
-                log.info("the last stop was not a clean one")
-                LmdbIndex.discard(index_folder)
-            index = LmdbIndex(index_folder)
-            undo.callback(index.close)
-            self.store = open_store(
-                self.disk,
-                index,
-                bytes.fromhex(self._identity.disk_uuid),
-                self._state.generation,
-                before.generation if before.clean else None,
-                self.config.limits,
-                self._on_disk_failure,
-            )
-            self.journal = Journal(
-                FolderDisk(self.config.data / JOURNAL_FOLDER), lambda: self._identity.pool_id, self._on_disk_failure
-            )
-            self.journal.open()
-            undo.callback(self.journal.close)
-            listener = self._listen(before.port)
-            courtesy = Courtesy()
-            self.server = DataServer(listener, self.store, self._hello, courtesy, self.journal)
-            undo.callback(self.server.stop)
-            self._remember_port()
+            with room.lent(self.disk):
+                self._state = replace(before, generation=before.generation + 1, clean=False)
+                ids.save_state(self.disk, self._state)
+                index_folder = self.config.data / INDEX_FOLDER
+                if not before.clean:
+                    log.info("the last stop was not a clean one")
+                    LmdbIndex.discard(index_folder)
+                index = LmdbIndex(index_folder)
+                undo.callback(index.close)
+                self.store = open_store(
+                    self.disk,
+                    index,
+                    bytes.fromhex(self._identity.disk_uuid),
+                    self._state.generation,
+                    before.generation if before.clean else None,
+                    self.config.limits,
+                    self._on_disk_failure,
+                )
+                self.journal = Journal(
+                    FolderDisk(self.config.data / JOURNAL_FOLDER), lambda: self._identity.pool_id, self._on_disk_failure
+                )
+                self.journal.open()
+                undo.callback(self.journal.close)
+                listener = self._listen(before.port)
+                courtesy = Courtesy()
+                self.server = DataServer(listener, self.store, self._hello, courtesy, self.journal)
+                undo.callback(self.server.stop)
+                self._remember_port()
             self.server.start()
             peers = Peers(lambda: self._identity.pool_id)
             self._tasks = Tasks(lambda: self._identity.node_id, self.store, peers, courtesy)
@@ -115,9 +117,10 @@ class StorageNode:
         self._tasks.stop()
         self.server.stop()
         self.journal.close()
-        if self.store.close():
-            ids.save_state(self.disk, replace(self._state, clean=True))
-            log.info("stopped cleanly")
+        with room.lent(self.disk):
+            if self.store.close():
+                ids.save_state(self.disk, replace(self._state, clean=True))
+                log.info("stopped cleanly")
         self._lock.release()
 
     @property

@@ -199,7 +199,11 @@ def test_packets_are_lost_and_late(cluster: Cluster, faults: Faults, load: Runni
 
 
 def test_the_disks_of_two_nodes_are_full(cluster: Cluster, faults: Faults, load: Running) -> None:
+    """They stop, their disks fill, and they start with nothing left: a node that runs has taken room beforehand."""
+    faults.stop("node-0", "node-1")
     faults.fill_disk("node-0", "node-1")
+    faults.restart("node-0", "node-1")
+    cluster.wait_for_nodes(6)
     load.progress(30)
     faults.empty_disk("node-0", "node-1")
     load.progress(10)

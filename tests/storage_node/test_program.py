@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from redfs.core.errors import InvalidArgument, NotFound, Unavailable, WrongFormat
+from redfs.core.errors import InvalidArgument, NoSpace, NotFound, Unavailable, WrongFormat
 from redfs.proto.data_plane import NodeConnection
 from redfs.storage_node.__main__ import main
 from redfs.storage_node.config import parse_arguments, parse_size
@@ -123,6 +124,39 @@ def test_stopped_and_killed_nodes_come_back_with_everything_on_the_same_port(pro
             with pytest.raises(NotFound):
                 node.get(1, 5, 0, 1)
         program.end(death)
+
+
+@pytest.fixture
+def small_disk(program: Program) -> Iterator[Path]:
+    """64 MiB, of which the program has the folder."""
+    disk = program.folder / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_node_starts_and_stops_on_a_disk_that_others_have_filled(small_disk: Path, program: Program) -> None:
+    payload = payload_of(1, 50_000)
+    with NodeConnection.open(program.start()) as node:
+        node.put(1, 1, payload)
+    program.end(signal.SIGTERM)
+    with (small_disk / "of others").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    for generation, death in ((2, signal.SIGTERM), (3, signal.SIGKILL), (4, signal.SIGKILL), (5, signal.SIGTERM)):
+        with NodeConnection.open(program.start()) as node:
+            assert node.generation == generation
+            assert bytes(node.get(1, 1, 0, 50_000)) == payload
+            with pytest.raises(NoSpace):
+                node.put(2, 1, payload)
+        assert program.end(death) in (0, -death)
+    assert "stopped cleanly" in (program.folder / "log").read_text()
+    (small_disk / "of others").unlink()
+    with NodeConnection.open(program.start()) as node:
+        node.put(2, 1, payload)
 
 
 @pytest.mark.slow
