@@ -27,7 +27,6 @@ from docker import DockerClient
 from docker.models.containers import Container
 
 from redfs.client.api import Pool
-from redfs.client.check import CheckReport, run_check
 from redfs.client.container_pool import (
     CLUSTER_LABEL,
     COORDINATOR_PORT,
@@ -38,6 +37,7 @@ from redfs.client.container_pool import (
 )
 from redfs.core.errors import RedfsError
 from redfs.proto.gen import cluster_pb2 as pb
+from tests.settled import settled_report
 
 NAME_PREFIX = "redfs-test-"
 TEST_LABEL = "redfs.test"
@@ -47,7 +47,6 @@ WAIT_S = 90.0
 HEALED_S = 240.0
 """For some dozen MiB to be made anew on a busy machine."""
 POLL_S = 0.1
-LOST_SPACE = "bytes are lost space"
 COMMAND_S = 120
 PAUSE_S = 60.0
 """The bound of the load: the longest that one request may take, whatever breaks meanwhile."""
@@ -378,24 +377,10 @@ class Cluster:
         running.progress(5)
         return running
 
-    def check(self) -> CheckReport:
-        """`redfs check --data`."""
-        with self.api() as pool:
-            return run_check(pool, verify_data=True, progress=None)
-
     def assert_clean(self) -> None:
-        """It finds nothing.
-
-        A shard that reached a node after its segment was given up is found at the next inventory, and only takes room
-        until then: that one is waited for.
-        """
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            report = self.check()
-            only_room = not report.unchecked and all(LOST_SPACE in problem for problem in report.problems)
-            if report.clean or not only_room or time.monotonic() > deadline:
-                break
-            time.sleep(POLL_S)
+        """`redfs check --data` finds nothing."""
+        with self.api() as pool:
+            report = settled_report(pool, verify_data=True, timeout_s=WAIT_S)
         assert report.clean, report.data()
 
     def wait_until_healthy(self) -> None:

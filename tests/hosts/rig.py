@@ -26,13 +26,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from redfs.client.api import Pool
-from redfs.client.check import run_check
 from redfs.client.local_pool import last_log_line, process_is_alive
 from redfs.client.mounting import mounted_at
 from redfs.core.errors import RedfsError
 from tests.hosts.network import Network, clear_leftovers
 from tests.hosts.schedule import HOSTS, LEASE_S, WORKERS_PER_HOST
 from tests.hosts.worker import Control
+from tests.settled import settled_report
 
 FOLDER_PREFIX = "redfs-hosts-"
 PORT = 7400
@@ -45,6 +45,7 @@ SETTINGS = f"""
 lease_s = {LEASE_S}
 delete_grace_s = 0.5
 node_down_s = 3.0
+inventory_interval_s = 5.0
 """
 WAIT_S = 90.0
 """For what takes a second on an idle machine, or a lease where it takes one."""
@@ -380,5 +381,5 @@ class Rig:
     def check(self) -> list[str]:
         """What `redfs check` finds."""
         with self.pool() as pool:
-            report = run_check(pool, verify_data=False, progress=None)
+            report = settled_report(pool, verify_data=False, timeout_s=WAIT_S)
         return [] if report.clean else [*report.problems, *report.unchecked]
