@@ -332,7 +332,7 @@ async def _serve_fuse(
     if vfs.read_only:
         fuse_options.add("ro")
     try:
-        adapter = FuseAdapter(vfs, session, kernel, folder)
+        adapter = FuseAdapter(vfs, session, kernel, folder, lambda: readiness.negotiation.is_offered)
         pyfuse3.init(adapter, str(mountpoint), fuse_options)
     except RuntimeError as error:
         raise InternalError(

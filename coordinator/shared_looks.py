@@ -90,7 +90,7 @@ def _told_of(request: pb.Look, reply: pb.LookReply) -> Collection[int]:
     if request.operation == "lookup":
         # Of "." and ".." nothing is remembered: they are no names in the folder.
         return () if request.name in _DOTS else {request.ino, reply.ino or request.ino}
-    if request.operation == "getattr":
+    if request.operation in ("getattr", "read"):
         return (request.ino,)
     if request.operation == "readdir":
         return {request.ino, *[entry.ino for entry in reply.entries if entry.inode]}

@@ -170,7 +170,7 @@ def apply_writes(txn: Txn, session_id: int, volume: VolumeRow, writes: WriteSet,
 
     Raises Remembered where sessions remember what it changes; `dropped` are inodes that this session has dropped.
     """
-    touched = {object_ino(obj) for kind, obj in writes if kind in (Kind.INODE, Kind.DIRENT)}
+    touched = {object_ino(obj) for kind, obj in writes if kind in (Kind.INODE, Kind.DIRENT, Kind.SLOT)}
     remembered = txn.env.remembered
     remembered.begin(volume.volume_id, session_id, touched, dropped)
     txn.at_end.append(partial(remembered.end, volume.volume_id, touched))

@@ -186,17 +186,24 @@ class FuseAdapter(pyfuse3.Operations):
     enable_acl = True
 
     def __init__(
-        self, vfs: Vfs, session: Session, kernel: KernelCache | None = None, snapshots: Snapshots | None = None
+        self,
+        vfs: Vfs,
+        session: Session,
+        kernel: KernelCache | None = None,
+        snapshots: Snapshots | None = None,
+        maps_direct: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`maps_direct`: whether the kernel can map files whose pages it does not keep; asked once it has answered."""
         super().__init__()
         self.vfs = vfs
+        self._maps_direct = maps_direct
         self.gate = vfs.gate
         self.kernel = kernel
         self.snapshots = snapshots
         self.session = session
         self.figures = MountFigures()
-        self._appending: dict[int, tuple[int, bool]] = {}
-        """Handles whose appends do not go through the kernel's pages -> inode, and whether root opened it."""
+        self._direct: dict[int, tuple[int, bool]] = {}
+        """Handles that do not go through the kernel's pages -> inode, and whether root opened it."""
         self.changed_mode()
         vfs.on_mode = self.changed_mode
         self._waiting = 0
@@ -302,11 +309,13 @@ class FuseAdapter(pyfuse3.Operations):
 
     def _file_info(self, handle: int, ino: int, flags: int, by_root: bool) -> Any:
         keep = self._keep_cache and (self.kernel is None or self.kernel.may_keep_pages(ino))
-        # Through its pages, the kernel sends an append in pieces where the last page is not in memory: another host's
-        # would come between.
-        direct = bool(flags & os.O_APPEND) and (self.vfs.config.may_share or self.vfs.is_shared)
+        # From its pages the kernel would show what another host has written over, where it leaves out the answer that
+        # tells it so (`attribute_answers.py`); and an append goes through them in pieces where the last one is not in
+        # memory: another host's would come between.
+        shares = self.vfs.config.may_share or self.vfs.is_shared
+        direct = shares and (self._maps_direct() or bool(flags & os.O_APPEND))
         if direct:
-            self._appending[handle] = ino, by_root
+            self._direct[handle] = ino, by_root
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep, direct_io=direct)
 
     async def _take_privileges(self, ino: int, by_root: bool) -> None:
@@ -520,8 +529,8 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        if fh in self._appending:
-            await self._take_privileges(*self._appending[fh])
+        if fh in self._direct:
+            await self._take_privileges(*self._direct[fh])
         written = await self.vfs.write(fh, off, buf)
         self.figures.written_bytes += written
         if self.vfs.is_shared:
@@ -538,7 +547,7 @@ class FuseAdapter(pyfuse3.Operations):
 
     @_request
     async def release(self, fh: int) -> None:
-        self._appending.pop(fh, None)
+        self._direct.pop(fh, None)
         await self.vfs.release(Context(0, 0, self.vfs.now_ns()), fh)
 
     # ------------------------------------------------------------ folders and the whole

@@ -21,6 +21,8 @@ from typing import Any
 import pyfuse3
 import pyfuse3.asyncio
 
+from redfs.client.fs.fuse_init import Negotiation
+
 SPIN_S = 60e-6
 """Time spent looking for the next request before sleeping: about what a program takes to send it. Being woken takes as
 long on many machines, twice that on virtual ones, so this costs no more than sleeping; twice as long gained nothing."""
@@ -61,6 +63,7 @@ class Readiness:
     """Waits until the FUSE descriptor can be read, for the one task that holds the lock."""
 
     def __init__(self) -> None:
+        self.negotiation = Negotiation()
         self._waiter: asyncio.Future[None] | None = None
         self._is_registered = False
         self._fd = -1
@@ -69,6 +72,14 @@ class Readiness:
 
     async def wait(self, fd: int) -> None:
         """Returns when the descriptor is readable; raises ClosedResourceError once it is closing."""
+        if self.negotiation.is_under_way:
+            self.negotiation.end(fd)
+        await self._wait(fd)
+        if not self.negotiation.is_begun:
+            self._unregister()
+            self.negotiation.begin(fd)
+
+    async def _wait(self, fd: int) -> None:
         loop = asyncio.get_running_loop()
         self._fd = fd
         if self._comes_soon(fd):

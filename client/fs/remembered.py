@@ -1,4 +1,4 @@
-"""What a mount in shared mode remembers of names and attributes, while the coordinator says that it may.
+"""What a mount in shared mode remembers of names, attributes and slots, while the coordinator says that it may.
 
 The coordinator takes it back before anybody changes it (order DropRemembered), and it is over by itself after a third
 of the session's lease, counted from when the look was sent: long before the coordinator takes a mount that is cut off
@@ -13,17 +13,19 @@ Plain state of one event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from redfs.core.endings import Endings
-from redfs.core.records import Inode
+from redfs.core.records import Inode, Slot
 
 MAX_INODES = 1 << 15
 """Some 16 MiB. Beyond it everything is forgotten, and learned anew."""
 MAX_NAMES = 1 << 16
 """Likewise."""
+MAX_SLOTS = 1 << 16
+"""Likewise; of 8 GiB of data."""
 NOTHING = 0
 """In place of an inode: there is no such name."""
 
@@ -47,6 +49,9 @@ class Remembered:
         self._names: dict[int, dict[bytes, tuple[int, float]]] = {}
         """folder -> name -> inode, and until when."""
         self._names_count = 0
+        self._slots: dict[int, dict[int, tuple[Slot, float]]] = {}
+        """inode -> number -> slot (a hole: empty), and until when."""
+        self._slots_count = 0
         self._changing: dict[int, int] = {}
         """Inodes that this host changes -> by how many operations."""
         self._ended = Endings()
@@ -70,6 +75,20 @@ class Remembered:
         found = None if names is None else names.get(name)
         return None if found is None or found[1] <= self._clock() else found[0]
 
+    def content(self, ino: int, first: int, last: int) -> tuple[Inode, dict[int, Slot]] | None:
+        """Its record and its slots from `first` to `last`; None: not all is known."""
+        inode, known = self.inode(ino), self._slots.get(ino)
+        if inode is None or known is None:
+            return None
+        found: dict[int, Slot] = {}
+        now_s = self._clock()
+        for number in range(first, last + 1):
+            slot = known.get(number)
+            if slot is None or slot[1] <= now_s:
+                return None
+            found[number] = slot[0]
+        return inode, found
+
     # ------------------------------------------------------------ learning
 
     def learn_inode(self, mark: Mark, ino: int, inode: Inode) -> None:
@@ -78,6 +97,19 @@ class Remembered:
             if len(self._inodes) >= MAX_INODES:
                 self.clear()
             self._inodes[ino] = inode, mark.at_s + self._lasts_s()
+
+    def learn_content(self, mark: Mark, ino: int, inode: Inode, slots: Mapping[int, Slot]) -> None:
+        """Likewise. `slots`: with the holes."""
+        if not self._may_learn(mark, ino):
+            return
+        if self._slots_count + len(slots) > MAX_SLOTS:
+            self.clear()
+            return
+        self.learn_inode(mark, ino, inode)
+        known, until_s = self._slots.setdefault(ino, {}), mark.at_s + self._lasts_s()
+        self._slots_count -= len(known)
+        known.update((number, (slot, until_s)) for number, slot in slots.items())
+        self._slots_count += len(known)
 
     def learn_name(self, mark: Mark, folder: int, name: bytes, ino: int) -> None:
         """Likewise; `ino` may be NOTHING."""
@@ -107,9 +139,12 @@ class Remembered:
         self._inodes.clear()
         self._names.clear()
         self._names_count = 0
+        self._slots.clear()
+        self._slots_count = 0
 
     def _drop_inode(self, ino: int) -> None:
         self._inodes.pop(ino, None)
+        self._slots_count -= len(self._slots.pop(ino, ()))
         self._ended.note(ino)
 
     @contextmanager

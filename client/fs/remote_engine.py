@@ -391,34 +391,51 @@ class RemoteEngine:
         held = self._held(ino)
         if held is not None:
             return bytes(held.content[offset : offset + size])
-        ahead = self._window(handle, offset, size)
+        upto = self._read_ahead_to(handle, offset, size)
         for _ in range(GONE_ROUNDS):
-            reply = await self._look("read", ino=ino, offset=offset, size=size + ahead)
-            inode = decode_inode(reply.inode)
+            inode, slots = await self._content(ino, offset, upto)
             if offset >= inode.size:
                 return b""
-            self._place.reader.learn(reply.blocks, reply.segments)
-            slots = {split_slot_object(row.obj)[2]: decode_slot(row.value) for row in reply.slots}
             length = min(size, inode.size - offset)
-            self._prefetch(slots, offset + length, min(ahead, inode.size - offset - length))
+            self._prefetch(slots, offset + length, min(upto, inode.size))
             try:
                 return await self._assemble(slots, offset, length)
             except NotFound as error:
                 log.debug("a block of inode %d was replaced while it was read: %s", ino, error)
+                self.remembered.drop([ino])
         raise Corrupt(f"blocks of inode {ino} at {offset} are nowhere to be found: run `redfs check`")
 
-    def _window(self, handle: Handle, offset: int, size: int) -> int:
-        """Bytes behind a read that are fetched ahead: the more, the longer it goes on in order."""
-        if offset == handle.next_offset and offset:
-            handle.window = min(max(2 * handle.window, self._config.prefetch_first_bytes), self._config.batch_bytes)
-        elif offset != handle.next_offset:
-            handle.window = 0
-        handle.next_offset = offset + size
-        return handle.window
+    async def _content(self, ino: int, offset: int, upto: int) -> tuple[Inode, Mapping[int, Slot]]:
+        """The inode and the slots of a range as they are; holes are left out or empty."""
+        first, last = offset // SLOT_BYTES, (upto - 1) // SLOT_BYTES
+        known = self.remembered.content(ino, first, last)
+        if known is not None:
+            return known
+        asked = self.remembered.mark()
+        reply = await self._look("read", ino=ino, offset=first * SLOT_BYTES, size=(last + 1 - first) * SLOT_BYTES)
+        inode = decode_inode(reply.inode)
+        self._place.reader.learn(reply.blocks, reply.segments)
+        slots = {split_slot_object(row.obj)[2]: decode_slot(row.value) for row in reply.slots}
+        if reply.remember:
+            with_holes = {number: slots.get(number, ()) for number in range(first, last + 1)}
+            self.remembered.learn_content(asked, ino, inode, with_holes)
+        return inode, slots
 
-    def _prefetch(self, slots: Mapping[int, Slot], offset: int, length: int) -> None:
-        if length > 0:
-            first, last = offset // SLOT_BYTES, (offset + length - 1) // SLOT_BYTES
+    def _read_ahead_to(self, handle: Handle, offset: int, size: int) -> int:
+        """Where a read's range ends with what is fetched ahead: the more, the longer reading goes on in order."""
+        end = offset + size
+        if offset != handle.next_offset:
+            handle.window = handle.ahead = 0
+        elif offset and handle.ahead - end <= handle.window // 2:
+            handle.window = min(max(2 * handle.window, self._config.prefetch_first_bytes), self._config.batch_bytes)
+            handle.ahead = end + handle.window
+            end = handle.ahead
+        handle.next_offset = offset + size
+        return end
+
+    def _prefetch(self, slots: Mapping[int, Slot], offset: int, upto: int) -> None:
+        if upto > offset:
+            first, last = offset // SLOT_BYTES, (upto - 1) // SLOT_BYTES
             blocks = [piece.block for n in range(first, last + 1) for piece in slots.get(n, ())]
             self._place.reader.prefetch(list(dict.fromkeys(blocks)), whole_segments=False)
 

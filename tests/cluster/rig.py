@@ -48,6 +48,8 @@ HEALED_S = 240.0
 """For some dozen MiB to be made anew on a busy machine."""
 POLL_S = 0.1
 COMMAND_S = 120
+STANDS_S = 3.0
+"""A load that has ended no operation for so long is waiting for something that is broken."""
 PAUSE_S = 60.0
 """The bound of the load: the longest that one request may take, whatever breaks meanwhile."""
 COLD_ONE_IN = 10
@@ -483,6 +485,19 @@ class Running:
             timeout_s,
         )
         assert not self._ended(), self._said()
+
+    def wait_until_it_stands(self) -> None:
+        """Until no operation has ended for a while: what is broken is felt."""
+        since_s, before = time.monotonic(), self.done()
+
+        def stands() -> bool:
+            nonlocal since_s, before
+            now = self.done()
+            if now != before:
+                since_s, before = time.monotonic(), now
+            return time.monotonic() - since_s > STANDS_S
+
+        wait_for(stands, "the load to stand still")
 
     def _stands(self) -> str:
         """What keeps it, as far as can be seen from outside."""

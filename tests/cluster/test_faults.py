@@ -168,6 +168,7 @@ def test_the_coordinator_does_not_reach_its_nodes(
     nodes = cluster.node_names()
     {"both": faults.cut, "to the nodes": faults.mute, "from the nodes": faults.deafen}[direction]("coordinator", *nodes)
     cluster.wait_for_nodes(0)
+    load.wait_until_it_stands()
     faults.connect("coordinator")
     cluster.wait_for_nodes(6)
     load.progress(20)
@@ -230,6 +231,37 @@ def test_all_disks_are_full(cluster: Cluster, faults: Faults, client: Client, lo
         "writing to work again",
     )
     cluster.must(client, "rm", f"{folder}/more")
+    load.check()
+    cluster.remove_volume(load.volume)
+
+
+def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client: Client, load: Running) -> None:
+    """Programs are told, reading works, and it goes on as soon as there is room."""
+    folder = f"/mnt/redfs/{load.volume}"
+    load.progress(20)
+    load.stop_unharmed()
+    cluster.must(client, "bash", "-c", f"echo before >{folder}/before && sync {folder}/before")
+    faults.fill_disk("coordinator")
+
+    def full() -> bool:
+        code, said = cluster.run(client, "bash", "-c", f"echo during >{folder}/during && sync {folder}/during")
+        return code != 0 and "No space left on device" in said
+
+    wait_for(full, "a full coordinator to say so")
+    assert cluster.must(client, "cat", f"/mnt/beside/{load.volume}/before") == "before\n"
+    assert any("coordinator's disk is full" in problem for problem in cluster.status().problems)
+    faults.kill("coordinator")
+    cluster.container("coordinator").start()
+    wait_for(lambda: cluster.container("coordinator").status == "exited", "a start to be refused")
+    assert b"the coordinator's disk is full (/data): free some space there" in cluster.container("coordinator").logs()
+    faults.empty_disk("coordinator")
+    faults.restart("coordinator")
+    cluster.wait_for_nodes(6)
+    wait_for(
+        lambda: cluster.run(client, "bash", "-c", f"echo after >{folder}/after && sync {folder}/after")[0] == 0,
+        "writing to work again",
+    )
+    cluster.must(client, "rm", "-f", f"{folder}/before", f"{folder}/during", f"{folder}/after")
     load.check()
     cluster.remove_volume(load.volume)
 

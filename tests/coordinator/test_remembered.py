@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,7 @@ def test_attributes_and_names_may_be_remembered_by_who_may_write() -> None:
         ("lookup", {"ino": ROOT_INO, "name": b"f"}),
         ("lookup", {"ino": ROOT_INO, "name": b"nothing"}),
         ("getattr", {"ino": file}),
+        ("read", {"ino": file, "offset": 0, "size": 4096}),
         ("readdir", {"ino": ROOT_INO}),
     ):
         assert other.look_and_remember(operation, **fields).remember
@@ -135,9 +137,10 @@ def test_a_change_waits_for_who_remembers_what_it_changes() -> None:
     assert waits(one, "unlink", ino=ROOT_INO, name=b"f") == {other.session_id: {ROOT_INO, file}}
 
 
-def test_a_write_waits_for_who_remembers_the_file() -> None:
+@pytest.mark.parametrize("look", [{"operation": "getattr"}, {"operation": "read", "offset": 0, "size": 4096}])
+def test_a_write_waits_for_who_remembers_the_file(look: dict[str, Any]) -> None:
     one, other, file = two_hosts()
-    assert other.look_and_remember("getattr", ino=file).remember
+    assert other.look_and_remember(ino=file, **look).remember
     with pytest.raises(Remembered):
         one.write(file, "a", 100)
     one.pool.coordinator.env.remembered.dropped(one.volume_id, other.session_id, [file])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,33 @@ for number in range(int(sys.argv[2])):
     except FileExistsError:
         pass
 print(won)
+"""
+
+WRITER = """
+import mmap, os, struct, sys
+told = mmap.mmap(os.open(sys.argv[2], os.O_RDWR), 4096)
+fd = os.open(sys.argv[1], os.O_RDWR)
+for number in range(1, int(sys.argv[3]) + 1):
+    os.pwrite(fd, struct.pack("<Q", number) * 512, 4096)
+    told[:8] = struct.pack("<Q", number)
+told[8] = 1
+"""
+OWN_WRITER = """
+import mmap, os, sys
+told = mmap.mmap(os.open(sys.argv[2], os.O_RDWR), 4096)
+fd = os.open(sys.argv[1], os.O_RDWR)
+while not told[8]:
+    os.pwrite(fd, os.urandom(8), 0)
+"""
+READER = """
+import mmap, os, struct, sys
+told = mmap.mmap(os.open(sys.argv[2], os.O_RDWR), 4096)
+fd = os.open(sys.argv[1], os.O_RDWR)
+while not told[8]:
+    written, = struct.unpack("<Q", told[:8])
+    found = set(struct.unpack("<512Q", os.pread(fd, 4096, 4096)))
+    assert len(found) == 1, found
+    assert found.pop() >= written
 """
 
 
@@ -233,6 +261,44 @@ def test_pages_are_dropped_also_where_somebody_sets_the_time_back(pool: RunningP
                 writing.write(letter * 100_000)
             change()
             assert os.pread(reading.fileno(), 100_000, 0) == letter * 100_000, "this host's own change is no excuse"
+    pool.umount(first)
+    pool.umount(second)
+
+
+def test_what_was_written_elsewhere_is_read_also_while_this_host_writes(pool: RunningPool) -> None:
+    """The kernel learns by attributes that its pages are old, and leaves those out that come beside an own write."""
+    first, second = two_mounts(pool, "beside")
+    (first / "file").write_bytes(bytes(8192))
+    (pool.folder / "told").write_bytes(bytes(4096))
+    arguments = [str(pool.folder / "told"), "200"]
+    programs = [(WRITER, second), (OWN_WRITER, first), (READER, first), (READER, first)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(where / "file"), *arguments])
+        for program, where in programs
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0] * len(running)
+    pool.umount(first)
+    pool.umount(second)
+
+
+def test_files_that_several_hosts_write_can_be_mapped(pool: RunningPool) -> None:
+    first, second = two_mounts(pool, "mapped")
+    with open(first / "file", "w+b", buffering=0) as file:
+        file.truncate(8192)
+        with mmap.mmap(file.fileno(), 8192) as view:
+            view[4090:4100] = b"by mapping"
+            view.flush()
+            assert (second / "file").read_bytes()[4090:4100] == b"by mapping"
+            os.pwrite(file.fileno(), b"by writing", 4090)
+            assert view[4090:4100] == b"by writing"
+    with open(second / "file", "rb") as seen, mmap.mmap(seen.fileno(), 0, prot=mmap.PROT_READ) as view:
+        assert view[4090:4100] == b"by writing"
+    program = second / "program"
+    program.write_text("#!/bin/sh\necho runs\n")
+    program.chmod(0o755)
+    assert subprocess.run([first / "program"], capture_output=True, check=True).stdout == b"runs\n"
+    shutil.copy("/bin/true", second / "true")
+    subprocess.run([first / "true"], check=True)
     pool.umount(first)
     pool.umount(second)
 

@@ -26,7 +26,7 @@ async def _opened(*_: Any) -> int:
     return 7
 
 
-def adapter(*, shared: bool, may_share: bool = False) -> FuseAdapter:
+def adapter(*, shared: bool, may_share: bool = False, maps_direct: bool = True) -> FuseAdapter:
     """One whose volume has nothing that it is asked for."""
     gate = SimpleNamespace(is_open=True, inside=0)
     vfs: Any = SimpleNamespace(
@@ -35,7 +35,7 @@ def adapter(*, shared: bool, may_share: bool = False) -> FuseAdapter:
         getattr=_gone, opendir=_gone, mkdir=_gone, unlink=_gone, open=_gone, link=_gone,
     )  # fmt: skip
     session: Any = SimpleNamespace(is_serving=True)
-    return FuseAdapter(vfs, session)
+    return FuseAdapter(vfs, session, maps_direct=lambda: maps_direct)
 
 
 @pytest.mark.parametrize(("shared", "number"), [(True, errno.ESTALE), (False, errno.ENOENT)])
@@ -60,18 +60,20 @@ async def test_a_name_that_is_not_there_is_not_looked_for_again() -> None:
     assert raised.value.errno == errno.ENOENT
 
 
+@pytest.mark.parametrize("maps_direct", [True, False])
 @pytest.mark.parametrize(("may_share", "shared"), [(True, False), (False, True), (False, False)])
-async def test_an_append_is_one_request_where_others_may_write_too(may_share: bool, shared: bool) -> None:
-    """Through its pages, the kernel sends one in pieces."""
-    ours = adapter(shared=shared, may_share=may_share)
+async def test_pages_are_not_kept_where_others_may_write_too(may_share: bool, shared: bool, maps_direct: bool) -> None:
+    """But for kernels that could not map such files then; appends never go through pages: the kernel would send one in
+    pieces."""
+    ours = adapter(shared=shared, may_share=may_share, maps_direct=maps_direct)
     vfs: Any = ours.vfs
     vfs.open = _opened
     assert (await ours.open(INO, os.O_WRONLY | os.O_APPEND, WHO)).direct_io == (may_share or shared)
-    assert not (await ours.open(INO, os.O_WRONLY, WHO)).direct_io
+    assert (await ours.open(INO, os.O_RDWR, WHO)).direct_io == ((may_share or shared) and maps_direct)
 
 
 @pytest.mark.parametrize(("uid", "kept"), [(0, 0o6777), (1000, 0o777)])
-async def test_such_an_append_takes_privileges_away_as_the_kernel_does(uid: int, kept: int) -> None:
+async def test_a_write_past_the_pages_takes_privileges_away_as_the_kernel_does(uid: int, kept: int) -> None:
     ours = adapter(shared=True)
     vfs: Any = ours.vfs
     modes, removed = [0o106777], []
@@ -91,7 +93,7 @@ async def test_such_an_append_takes_privileges_away_as_the_kernel_does(uid: int,
     vfs.open, vfs.getattr, vfs.setattr, vfs.removexattr = _opened, getattr_, setattr_, removexattr
     vfs.lacks_attribute, vfs.getxattr, vfs.write = lambda *_: False, done, done
     vfs.inode_of = lambda _: INO
-    await ours.open(INO, os.O_WRONLY | os.O_APPEND, SimpleNamespace(uid=uid, gid=0))
+    await ours.open(INO, os.O_WRONLY, SimpleNamespace(uid=uid, gid=0))
     await ours.write(7, 0, b"x")
     assert modes[-1] & 0o7777 == kept
     assert removed == [b"security.capability"]

@@ -1,13 +1,16 @@
 """What a mount in shared mode may show again, and what takes that away."""
 
+from collections.abc import Callable
+
 import pytest
 
 from redfs.client.fs import remembered as module
 from redfs.client.fs.remembered import NOTHING, Remembered
-from redfs.core.records import Inode
+from redfs.core.records import Inode, Piece
 
 FOLDER, FILE, OTHER = 2, 3, 4
 INODE = Inode(0o100644, 1, 0, 0, 0, 1, 2, 3, 4)
+SLOT = (Piece(0, 7, 0, 4096),)
 LASTS_S = 5.0
 
 
@@ -93,6 +96,39 @@ def test_what_this_host_changes_is_not_known_meanwhile() -> None:
     assert memory.knows() == (True, True)
 
 
+def test_content_is_known_where_all_of_it_is() -> None:
+    memory = Memory()
+    asked = memory.mark()
+    memory.learn_content(asked, FILE, INODE, {0: SLOT, 1: ()})
+    memory.now_s += 2
+    memory.learn_content(memory.mark(), FILE, INODE, {2: SLOT})
+    assert memory.content(FILE, 0, 2) == (INODE, {0: SLOT, 1: (), 2: SLOT})
+    assert memory.content(FILE, 1, 1) == (INODE, {1: ()})
+    assert memory.content(FILE, 2, 3) is None
+    assert memory.content(OTHER, 0, 0) is None
+    memory.now_s = asked.at_s + LASTS_S
+    assert memory.content(FILE, 0, 0) is None, "what was asked for first is over first"
+    assert memory.content(FILE, 2, 2) == (INODE, {2: SLOT})
+
+
+def test_content_is_dropped_with_its_inode() -> None:
+    memory = Memory()
+    asked = memory.mark()
+    drops: list[Callable[[], None]] = [lambda: memory.drop([FILE]), memory.clear]
+    for drop in drops:
+        memory.learn_content(memory.mark(), FILE, INODE, {0: SLOT})
+        assert memory.content(FILE, 0, 0)
+        drop()
+        assert memory.content(FILE, 0, 0) is None
+        memory.learn_content(asked, FILE, INODE, {0: SLOT})
+        assert memory.content(FILE, 0, 0) is None, "asked for before"
+    memory.learn_content(memory.mark(), FILE, INODE, {0: SLOT})
+    with memory.changing([FILE]):
+        memory.learn_inode(memory.mark(), FILE, INODE)
+        assert memory.content(FILE, 0, 0) is None
+    assert memory.content(FILE, 0, 0) is None
+
+
 def test_two_changes_of_one_inode_end_with_the_second() -> None:
     memory = Memory()
     with memory.changing([FILE]):
@@ -114,3 +150,7 @@ def test_it_does_not_grow_without_bound(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(memory.inode(number) is not None for number in range(100)) <= 10
     assert sum(memory.name(FOLDER, b"%d" % number) is not None for number in range(100)) <= 10
     assert memory.inode(99) == INODE
+    monkeypatch.setattr(module, "MAX_SLOTS", 10)
+    for number in range(100):
+        memory.learn_content(memory.mark(), number % 7, INODE, {number: SLOT, number + 1: SLOT})
+    assert 0 < sum(memory.content(ino, n, n) is not None for ino in range(7) for n in range(102)) <= 10
