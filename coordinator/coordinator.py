@@ -25,7 +25,7 @@ from redfs.coordinator.progress import JobProgress
 from redfs.coordinator.store import KvStore, Reading, Writable
 from redfs.coordinator.txn import Environment, Txn
 from redfs.coordinator.watch import topics_of
-from redfs.core.errors import Fenced, InternalError, RedfsError, WrongFormat
+from redfs.core.errors import Fenced, InternalError, NoSpace, RedfsError, WrongFormat
 from redfs.core.journal import NumberedList
 from redfs.core.kv import Change
 from redfs.core.tables import (
@@ -100,6 +100,8 @@ class Coordinator:
         """What people should know of it, one line each."""
         self.journal_is_settled: Callable[[], bool] = lambda: True
         """False just after a start, while it is worth waiting for the nodes that keep it."""
+        self.full: NoSpace | None = None
+        """Why the last change could not be stored, where the disk has no room for it."""
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
@@ -182,10 +184,12 @@ class Coordinator:
                 journal.abandoned()
             if isinstance(error, Fenced) or not isinstance(error, RedfsError):
                 raise
+            self.full = error if isinstance(error, NoSpace) else None
             return [Outcome(None, error) for _ in commands]
         finally:
             for end in ends:
                 end()
+        self.full = None
         if journal is not None:
             journal.committed()
         self.transactions += 1

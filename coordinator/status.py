@@ -70,6 +70,7 @@ def pool_status(coordinator: Coordinator) -> Status:
                 policies[row.policy] += 1
         jobs = shown_jobs(kv, coordinator.env.progress)
         problems, failed = node_problems(_that_matter(nodes, redundancy), list(policies))
+        problems += [str(coordinator.full)] if coordinator.full else []
         problems += coordinator.journal_problems()
         problems += healing_problems(redundancy, book.kept_in, nodes, jobs, coordinator.config.down_out_s)
         problems += _damage_problems(kv)

@@ -1,5 +1,8 @@
 """The order in which the kernel is told attributes of an inode that other hosts write to.
 
+It counts where the kernel keeps pages of such files: where they are mapped, and in kernels that could not map them else
+(`fuse_init.py`). And everywhere for the size, by which `lseek` finds a file's end.
+
 The kernel asks for the attributes before it reads from its pages, and drops those when size or modification time are
 others than it knew. But it leaves an answer out when it took another one for that inode since it asked, be it that to a
 write of this host: it would read old pages then. So who asks while somebody else's look is under way gets the same

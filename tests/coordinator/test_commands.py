@@ -788,3 +788,21 @@ def test_nodes_tell_what_is_wrong_on_them() -> None:
     shown = {n.node_id: n for n in node_list_for_people(pool.coordinator).nodes}
     assert (shown[node].damaged_shards, shown[node].missing_shards, shown[node].disk_failed) == (1, 0, False)
     assert sum(n.damaged_shards for n in shown.values()) == 1
+
+
+def test_a_full_disk_of_the_coordinator_is_said_until_a_change_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(3)
+    pool.create("v")
+
+    def full(_: object) -> None:
+        raise NoSpace("the coordinator's disk is full (/data): free some space there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.coordinator.store, "write", full)
+        with pytest.raises(NoSpace):
+            pool.create("w")
+    status = pool_status(pool.coordinator)
+    assert status.problems == ["the coordinator's disk is full (/data): free some space there"]
+    assert status.health == "degraded"
+    pool.create("w")
+    assert pool_status(pool.coordinator).problems == []
