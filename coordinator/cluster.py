@@ -350,10 +350,6 @@ class Cluster:
         with self._lock:
             return [self._nodes[n].row.domain for n in nodes if n in self._nodes]
 
-    def free_plain_bytes(self, layout: Layout | Policy) -> int:
-        """Plain bytes that can still be written in this layout, what is held back taken off."""
-        return usable_plain_bytes([c.free_bytes for c in self.candidates()], layout)
-
     def total_plain_bytes(self, layout: Layout | Policy) -> int:
         """Plain bytes that the nodes that take data could hold in this layout, were they empty."""
         now_s = self._clock.monotonic()

@@ -189,7 +189,8 @@ class Coordinator:
         finally:
             for end in ends:
                 end()
-        self.full = None
+        if touched:
+            self.full = None
         if journal is not None:
             journal.committed()
         self.transactions += 1

@@ -75,8 +75,11 @@ def open_segments(txn: Txn, session_id: int, volume_id: int, count: int, small: 
     candidates = txn.env.cluster.candidates()
     choose = small_layout if small else shrink
     layout = choose(volume.policy, len(candidates), volume.minimum_nodes)
-    if sum(c.free_bytes > 0 for c in candidates) < layout.m + 1:
+    # Full nodes count as if they were away: what is written is narrower, and as well protected.
+    candidates = [c for c in candidates if c.free_bytes > 0]
+    if len(candidates) < layout.m + 1:
         raise NoSpace("the storage nodes are full: add nodes or delete data")
+    layout = choose(volume.policy, len(candidates), volume.minimum_nodes)
     opened: list[tuple[int, SegmentRow]] = []
     for segment_id in new_segment_ids(txn, count):
         row = SegmentRow(

@@ -15,7 +15,7 @@ Raises LeaseLapsed where the session has ended, Busy where another one stands in
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from errno import EROFS
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +26,8 @@ from redfs.coordinator.open_book import MAX_OPEN_INODES
 from redfs.coordinator.txn import Txn, scan_pairs
 from redfs.core.errors import Busy, FsError, InvalidArgument, LeaseLapsed, NotAllowed, NotFound
 from redfs.core.kv import ReadKv
-from redfs.core.policy import overhead_bytes, shrink
+from redfs.core.placement import usable_plain_bytes
+from redfs.core.policy import Layout, Policy, overhead_bytes, shrink
 from redfs.core.records import ROOT_KEY
 from redfs.core.tables import (
     ALL_U64,
@@ -555,14 +556,22 @@ def reserve(txn: Txn, session_id: int, volume_id: int, wanted_bytes: int) -> Gra
 
 def writable_bytes(txn: Txn, volume: VolumeRow, except_for: bytes = b"") -> int:
     """Plain bytes that can still be promised to the volume: what fits, less what is promised to others."""
-    nodes = txn.env.cluster.writable()
-    if not nodes:
+    rooms = [candidate.free_bytes for candidate in txn.env.cluster.candidates()]
+    layouts = _layouts(volume.policy, rooms)
+    if not layouts:
         return 0
-    layout = shrink(volume.policy, nodes, 1)
+    fitting, layout = max((usable_plain_bytes(rooms, layout), layout) for layout in layouts)
     raw = 0
     for key, value in txn.kv.scan(RESERVATIONS, b"", ALL_U64 * 2):
         if key == except_for:
             continue
         other = txn.tree.get(split_pair(key)[1])
         raw += overhead_bytes(layout if other is None else other.policy, decode_u64(value))
-    return max(0, txn.env.cluster.free_plain_bytes(layout) - raw * layout.k // layout.width)
+    return max(0, fitting - raw * layout.k // layout.width)
+
+
+def _layouts(policy: Policy, rooms: Sequence[int]) -> list[Layout]:
+    """Those that new data may be written with, also when the smaller of the nodes with room are full."""
+    fewest = max(1, min(len(rooms), policy.least_nodes))
+    roomy = sum(room > 0 for room in rooms)
+    return [shrink(policy, nodes, 1) for nodes in range(fewest, roomy + 1)]

@@ -501,13 +501,14 @@ class Running:
 
     def _stands(self) -> str:
         """What keeps it, as far as can be seen from outside."""
-        doing, said = (self.records / "doing").read_text(), (self.records / "said").read_text()
+        doing = (self.records / "doing").read_text()
+        said = "".join((self.records / "said").read_text().splitlines(keepends=True)[-3:])
         try:
             status = self.cluster.status()
             pool = f"{status.health}, {list(status.problems)}, {self.cluster.states()}"
         except RedfsError as error:
             pool = str(error)
-        logs = "tail -n 15 ~/.local/state/redfs/*.log /.local/state/redfs/*.log"
+        logs = f"tail -n 15 ~/.local/state/redfs/mount-{self.volume}.log"
         _, logged = self.cluster.run(self.client, "bash", "-c", logs)
         return f"at: {doing}; said: {said}; the pool: {pool}; the mounts: {logged}"
 

@@ -576,6 +576,28 @@ def test_space_is_promised_once() -> None:
     assert reserve(b, 9 * GIB) == 4 * GIB - 4 * SHARD_BYTES, "what was written since the last report counts"
 
 
+@pytest.mark.parametrize(("full", "written"), [(1, (3, 2)), (2, (2, 2)), (3, (1, 2))])
+def test_full_nodes_are_as_if_they_were_away(full: int, written: tuple[int, int]) -> None:
+    """Room is promised for the layout that is written then, and full nodes get none of it."""
+    pool = Pool(6, hold_back=0.1)
+    pool.create("v", "ec:4+2")
+    client = Client(pool, "v")
+    for node_id in range(1, 7):
+        pool.report(node_id, free_bytes=10 * GIB if node_id <= full else 11 * GIB, capacity_bytes=100 * GIB)
+    k, m = written
+    opened = client.open_segments()[0][1]
+    assert (opened.layout.k, opened.layout.m) == written
+    assert min(opened.nodes) > full
+    assert len(opened.nodes) == k + m == 6 - full
+    execute = pool.coordinator.execute
+    assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, 99 * GIB)).bytes == k * GIB
+    pool.report(full + 1, free_bytes=10 * GIB, capacity_bytes=100 * GIB)
+    if full == 3:
+        assert execute(lambda txn: sessions.reserve(txn, client.session_id, client.volume_id, 99 * GIB)).bytes == 0
+        with pytest.raises(NoSpace):
+            client.open_segments()
+
+
 def test_what_is_held_back_is_never_promised() -> None:
     pool = Pool(6, hold_back=0.1)
     pool.create("v", "ec:4+2")
