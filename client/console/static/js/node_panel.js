@@ -51,6 +51,12 @@ export class NodePanel {
     if (volume.kind === "live" && volume.state === "ok") this.schedules ??= new Schedules(volume.volume_id, this.changed);
   }
 
+  /** The view is left: what is still under way shows nothing any more, and leads nowhere. */
+  dispose() {
+    this.part = "";
+    this.compare?.stop();
+  }
+
   /** After rendering: a part that is new takes the focus. */
   settle(element) {
     if (!this.fresh || !element) return;

@@ -27,6 +27,7 @@ export class TreeView {
     this.matches = null;
     this.layout = null;
     this.isPlaced = false;
+    this.isLeft = false;
     this.isFitted = false; // all of it is shown, and nobody has moved since
     this.panel = new NodePanel(() => this.renderFrame());
     this.renderFrame();
@@ -43,9 +44,10 @@ export class TreeView {
   }
 
   dispose() {
+    this.isLeft = true;
     this.stopWatching();
     this.sizes.disconnect();
-    this.panel.compare?.stop();
+    this.panel.dispose();
     render(this.container);
   }
 
@@ -295,6 +297,7 @@ export class TreeView {
   }
 
   renderFrame() {
+    if (this.isLeft) return; // what its forms had under way may end now
     const volume = this.selected();
     this.panel.follow(volume, this.route.query);
     const volumes = store.lists.volumes;

@@ -54,6 +54,26 @@ class TestWhatIsAllowed:
         expect(visit.page.locator("form[data-operation=snapshot]")).to_have_count(0)
 
 
+class TestWhoGoesOn:
+    @pytest.mark.parametrize("onwards", ["#/browse/photos@monday", "#/nodes"])
+    def test_is_not_taken_back_when_the_work_is_done(self, visit: Visit, onwards: str) -> None:
+        page = visit.page
+        visit.open_node("photos", "?do=snapshot")
+        page.get_by_label("Name of the snapshot").fill("now")
+        lists = re.compile(r"/volumes(\?|$)")
+        page.route(lists, lambda route: None if route.request.method == "GET" else route.continue_())
+        submit(page)
+        expect(page.locator(".toast").first).to_be_visible()
+        visit.go(onwards)
+        expect(page.locator("#header nav a[aria-current=page]")).not_to_have_text("Tree")
+        with page.expect_response(lists) as answer:
+            page.unroute(lists)  # which lets go what is held
+        for _ in range(3):  # by then the page has dealt with that answer, and with the one to what it asked next
+            page.evaluate("(url) => fetch(url).then((answer) => answer.text())", answer.value.url)
+        assert page.evaluate("location.hash") == onwards
+        assert page.locator("#main .tree-stage").count() == 0
+
+
 class TestSnapshotsAndClones:
     def test_new_volume(self, visit: Visit) -> None:
         page = visit.page
