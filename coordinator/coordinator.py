@@ -76,6 +76,10 @@ def _begin(txn: Txn, pool_id: str) -> None:
     packing.abort_left(txn)
 
 
+FULL_SAID_S = 10.0
+"""A full disk is still said for so long: small changes take the place of older pages, and go well in between."""
+
+
 class Coordinator:
     """All metadata and every decision. One caller at a time for `execute*` and `background_step`; reads are free."""
 
@@ -101,7 +105,8 @@ class Coordinator:
         self.journal_is_settled: Callable[[], bool] = lambda: True
         """False just after a start, while it is worth waiting for the nodes that keep it."""
         self.full: NoSpace | None = None
-        """Why the last change could not be stored, where the disk has no room for it."""
+        """Why changes could not be stored lately, for want of room on the disk."""
+        self._full_s = 0.0
         self.started_s = clock.monotonic()
         self.commits = 0
         """Commits of sessions that were applied since the start."""
@@ -184,12 +189,13 @@ class Coordinator:
                 journal.abandoned()
             if isinstance(error, Fenced) or not isinstance(error, RedfsError):
                 raise
-            self.full = error if isinstance(error, NoSpace) else None
+            if isinstance(error, NoSpace):
+                self.full, self._full_s = error, self.env.clock.monotonic()
             return [Outcome(None, error) for _ in commands]
         finally:
             for end in ends:
                 end()
-        if touched:
+        if touched and self.env.clock.monotonic() - self._full_s > FULL_SAID_S:
             self.full = None
         if journal is not None:
             journal.committed()

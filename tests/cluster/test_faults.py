@@ -246,10 +246,10 @@ def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client:
     # What it stores takes the place of older pages now and then, and goes well.
     def full() -> bool:
         code, said = cluster.run(client, "bash", "-c", f"echo during >{folder}/during && sync {folder}/during")
-        told = any("coordinator's disk is full" in problem for problem in cluster.status().problems)
-        return told and code != 0 and "No space left on device" in said
+        return code != 0 and "No space left on device" in said
 
     wait_for(full, "a full coordinator to say so")
+    assert any("coordinator's disk is full" in problem for problem in cluster.status().problems)
     assert cluster.must(client, "cat", f"/mnt/beside/{load.volume}/before") == "before\n"
     faults.kill("coordinator")
     faults.fill_disk("coordinator")  # what it had open has given some room back
