@@ -77,7 +77,8 @@ def _begin(txn: Txn, pool_id: str) -> None:
 
 
 FULL_SAID_S = 10.0
-"""A full disk is still said for so long: small changes take the place of older pages, and go well in between."""
+"""A full disk is said for so long after it was met: small changes take the place of older pages, and go well in
+between."""
 
 
 class Coordinator:
@@ -104,8 +105,7 @@ class Coordinator:
         """What people should know of it, one line each."""
         self.journal_is_settled: Callable[[], bool] = lambda: True
         """False just after a start, while it is worth waiting for the nodes that keep it."""
-        self.full: NoSpace | None = None
-        """Why changes could not be stored lately, for want of room on the disk."""
+        self._full: NoSpace | None = None
         self._full_s = 0.0
         self.started_s = clock.monotonic()
         self.commits = 0
@@ -190,13 +190,11 @@ class Coordinator:
             if isinstance(error, Fenced) or not isinstance(error, RedfsError):
                 raise
             if isinstance(error, NoSpace):
-                self.full, self._full_s = error, self.env.clock.monotonic()
+                self._full, self._full_s = error, self.env.clock.monotonic()
             return [Outcome(None, error) for _ in commands]
         finally:
             for end in ends:
                 end()
-        if touched and self.env.clock.monotonic() - self._full_s > FULL_SAID_S:
-            self.full = None
         if journal is not None:
             journal.committed()
         self.transactions += 1
@@ -210,6 +208,11 @@ class Coordinator:
             if isinstance(outcome.error, InternalError):
                 log.error("a command was refused by a broken invariant: %s", outcome.error)
         return outcomes
+
+    @property
+    def full(self) -> NoSpace | None:
+        """Why changes could not be stored lately, for want of room on the disk."""
+        return self._full if self.env.clock.monotonic() - self._full_s <= FULL_SAID_S else None
 
     def background_step(self) -> bool:
         """One bounded step of the next job, jobs taking turns. False where there is none that is not paused."""

@@ -251,14 +251,7 @@ def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client:
     wait_for(full, "a full coordinator to say so")
     assert any("coordinator's disk is full" in problem for problem in cluster.status().problems)
     assert cluster.must(client, "cat", f"/mnt/beside/{load.volume}/before") == "before\n"
-    faults.kill("coordinator")
-    faults.fill_disk("coordinator")  # what it had open has given some room back
-    cluster.container("coordinator").start()
-    wait_for(lambda: cluster.container("coordinator").status == "exited", "a start to be refused")
-    assert b"the coordinator's disk is full (/data): free some space there" in cluster.container("coordinator").logs()
     faults.empty_disk("coordinator")
-    faults.restart("coordinator")
-    cluster.wait_for_nodes(6)
     wait_for(
         lambda: cluster.run(client, "bash", "-c", f"echo after >{folder}/after && sync {folder}/after")[0] == 0,
         "writing to work again",

@@ -812,7 +812,7 @@ def test_nodes_tell_what_is_wrong_on_them() -> None:
     assert sum(n.damaged_shards for n in shown.values()) == 1
 
 
-def test_a_full_disk_of_the_coordinator_is_said_until_a_change_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_of_the_coordinator_is_said_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(3)
     pool.create("v")
 
@@ -829,5 +829,4 @@ def test_a_full_disk_of_the_coordinator_is_said_until_a_change_is_stored(monkeyp
     pool.create("w")
     assert pool_status(pool.coordinator).problems == status.problems, "a small change may find room in between"
     pool.clock.now_s += 11
-    pool.create("x")
     assert not set(status.problems) & set(pool_status(pool.coordinator).problems)
