@@ -3,7 +3,7 @@
 A file that other hosts write to is read and written through this process, never from the kernel's pages (`direct_io`):
 the kernel learns that its pages are old from an answer about attributes, and leaves that out when a write on this host
 was answered since it asked. Without FUSE_DIRECT_IO_ALLOW_MMAP (Linux 6.6) it refuses shared mappings of such files, and
-libfuse asks for that from 3.17 on only.
+pyfuse3 has no way to ask for that.
 
 While the first request is answered, a socket is in the place of the FUSE descriptor: the kernel's offer goes to libfuse
 through it, and libfuse's answer back, with one bit more. Format: `struct fuse_init_in` and `fuse_init_out` of

@@ -301,13 +301,12 @@ def test_backing_files_of_two_nodes_are_cut_short(cluster: Cluster, faults: Faul
 
 @pytest.mark.parametrize("seconds", [3600, -3600])
 def test_wall_clocks_jump(cluster: Cluster, faults: Faults, load: Running, seconds: int) -> None:
-    before, said = cluster.status().mounts, len(cluster.container("coordinator").logs())
+    before = cluster.status().mounts
     faults.jump_clock("coordinator", seconds)
     faults.jump_clock("node-1", -seconds)
     load.progress(20)
     assert cluster.status().mounts == before
     assert "down" not in cluster.states().values()
-    assert b"have ended" not in cluster.container("coordinator").logs()[said:], "nobody was away"
     faults.jump_clock("coordinator", 0)
     faults.jump_clock("node-1", 0)
     load.progress(10)
