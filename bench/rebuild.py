@@ -38,6 +38,7 @@ from redfs.client import mounting
 from redfs.client.api import Pool
 from redfs.client.local_pool import LocalPool
 from redfs.core.policy import Policy, parse_policy
+from redfs.proto.gen import cluster_pb2 as pb
 
 MIB = 1 << 20
 VOLUME = "rebuilt"
@@ -258,17 +259,22 @@ class Bench:
         return [self.local.node(number).folder for number in self.local.node_numbers()]
 
     def rebuild(self, node_id: int) -> Rebuilt:
-        """Takes a node out; returns when all that lay there lies elsewhere."""
+        """Takes a node out; returns when nothing of the pool is endangered any more."""
         with self.pool() as pool:
-            lay_there = next(node for node in pool.nodes() if node.node_id == node_id)
             pool.control_node(node_id, "out")
             began_s = time.monotonic()
             deadline_s = began_s + WAIT_S
-            while next(node.segments for node in pool.nodes() if node.node_id == node_id):
+            made = 0
+            while (job := self._job(pool)) or not made:
+                made = max(made, job.done_bytes if job else 0)
                 if time.monotonic() > deadline_s:
-                    raise TimeoutError(f"node {node_id} is not empty after {WAIT_S:.0f} s")
-                time.sleep(0.05)
-            return Rebuilt(lay_there.used_bytes / MIB, time.monotonic() - began_s)
+                    raise TimeoutError(f"what node {node_id} held is not made anew after {WAIT_S:.0f} s")
+                time.sleep(0.02)
+            return Rebuilt(made / MIB, time.monotonic() - began_s)
+
+    @staticmethod
+    def _job(pool: Pool) -> pb.Job | None:
+        return next((job for job in pool.jobs() if job.kind == "rebuild"), None)
 
 
 def main() -> int:

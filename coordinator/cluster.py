@@ -291,6 +291,15 @@ class Cluster:
                 if live.row.state in (NodeState.IN, NodeState.DRAINING) and self._is_up(live, now_s)
             }
 
+    def given_up(self) -> set[int]:
+        """Nodes of which what lies there is to be made anew elsewhere."""
+        with self._lock:
+            return {
+                node_id
+                for node_id, live in self._nodes.items()
+                if live.row.failed or live.row.state in (NodeState.OUT, NodeState.LOST)
+            }
+
     def writable(self) -> int:
         """How many nodes new data can be written to."""
         now_s = self._clock.monotonic()

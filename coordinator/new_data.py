@@ -116,7 +116,11 @@ def _take_segments(
 ) -> dict[int, SegmentRow]:
     """The segments' committed rows, not stored yet. Nodes that were replaced have their shards doomed."""
     taken: dict[int, SegmentRow] = {}
+    given_up = txn.env.cluster.given_up() if segments else set()
     for sent in segments:
+        if not given_up.isdisjoint(sent.nodes):
+            # It was opened before, and written by who had not heard: the shards there are to be made anew as well.
+            txn.after_commit.append(txn.env.redundancy.is_stale)
         row = require_open(txn, session_id, sent.segment_id)
         _check_layout(sent, row, volume_id)
         kept = {(node, shard) for shard, node in enumerate(sent.nodes)}

@@ -151,7 +151,7 @@ class Healing:
             return True
         if self._found.left and not self._queue and not self._running:
             return passed_s >= max(RETRY_S, REST_PER_LOOK * self._took_s)
-        busy = bool(self._found.left or self._found.redundancy.endangered)
+        busy = bool(self._found.left or self._found.redundancy.endangered or self._found.awaited)
         return passed_s >= max(REFRESH_S if busy else IDLE_S, REST_PER_LOOK * self._took_s)
 
     def begin_survey(self, kv: ReadKv) -> None:

@@ -65,6 +65,8 @@ class Found(NamedTuple):
     """Nodes that were to be emptied when the look began."""
     balanced: bool
     """It has looked for moves that level the nodes."""
+    awaited: bool
+    """Open segments name nodes that were given up: they may yet be committed there."""
 
 
 def shards_of(segment_id: int, row: SegmentRow, damaged: Collection[int] = ()) -> Shards:
@@ -98,6 +100,8 @@ class Survey:
         self._takers = [node for node in facts.values() if node.takes]
         self._urgent = MostUrgent(MAX_URGENT)
         self._damaged: dict[int, list[tuple[int, int]]] | None = None
+        self._given_up = frozenset(n for n, node in facts.items() if node.given_up)
+        self._awaited = False
         self._next = b""
         self._bytes_on: Counter[int] = Counter()
         self._segments_on: Counter[int] = Counter()
@@ -126,6 +130,7 @@ class Survey:
         if row.state != SegmentState.COMMITTED:
             for node in self._draining.intersection(row.nodes):
                 self._count(Work.DRAIN, node, 0)
+            self._awaited = self._awaited or not self._given_up.isdisjoint(row.nodes)
             return
         for node in row.nodes:
             self._bytes_on[node] += row.shard_bytes
@@ -210,5 +215,5 @@ class Survey:
         )
         return Found(
             redundancy, self._urgent.segments(), self._urgent.complete, self._left, dict(self._bytes_on),
-            self._draining, self._balance is not None,
+            self._draining, self._balance is not None, self._awaited,
         )  # fmt: skip

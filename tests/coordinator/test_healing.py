@@ -11,13 +11,13 @@ from redfs.coordinator.cluster import DOWN, DRAINING, OUT, SUSPECT, UP
 from redfs.coordinator.healing import commands
 from redfs.coordinator.healing.backoff import MAX_BACKOFF_S, MAX_HELD, Backoff
 from redfs.coordinator.healing.commands import Bad, Made, Recorded
-from redfs.coordinator.healing.healing import Answer
+from redfs.coordinator.healing.healing import REFRESH_S, Answer
 from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.status import pool_status
 from redfs.core.errors import InvalidArgument, NoSpace, NotAllowed, NotFound, Unavailable, WrongFormat
 from redfs.core.healing import Work
 from redfs.core.tables import DAMAGE, DOOMED, JobKind, NodeState, decode_damage
-from tests.coordinator.harness import SHARD_BYTES
+from tests.coordinator.harness import SHARD_BYTES, NewBlock
 from tests.coordinator.healed_pool import HealedPool
 
 OUT_S = 600.0
@@ -276,6 +276,36 @@ def test_a_node_is_not_empty_while_somebody_may_still_write_there() -> None:
     pool.run(20)
     assert shown_jobs(pool) == {}
     remove(pool, node)
+    pool.assert_all_there()
+
+
+def test_what_is_committed_on_a_node_after_it_was_taken_out_is_made_up_for_at_once() -> None:
+    pool = HealedPool()
+    client = pool.fill("v", "mirror:2", 2)
+    opened = client.open_segments(12)
+    out = opened[0][1].nodes[0]
+    late, kept = [segment for segment in opened if out in segment[1].nodes][:2]
+    others = [number for number, _ in opened if number not in (late[0], kept[0])]
+    pool.coordinator.execute(lambda txn: segments.abort_segments(txn, client.session_id, others))
+    pool.control(out, "out")
+    for _ in range(4):
+        pool.run(8)
+        client.renew()
+    assert pool.shards_on(out) == 2, "both are open"
+    book = pool.coordinator.env.redundancy
+    last = book.last
+    pool.until(lambda: book.last is not last)
+    client.renew()
+    client.send(client.request([NewBlock("late")], segment=late)[0])
+    for shard, node in enumerate(late[1].nodes):
+        pool.disks.setdefault(node, set()).add((late[0], shard))
+    pool.run(2)
+    assert pool.shards_on(out) == 1
+    # Whoever wants to remove the node sees within seconds that nothing is left there.
+    client.renew()
+    pool.coordinator.execute(lambda txn: segments.abort_segments(txn, client.session_id, [kept[0]]))
+    pool.run(REFRESH_S + 2)
+    assert book.segments_on(out) == 0
     pool.assert_all_there()
 
 
