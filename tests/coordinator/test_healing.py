@@ -16,8 +16,9 @@ from redfs.coordinator.jobs import ShownJob
 from redfs.coordinator.status import pool_status
 from redfs.core.errors import InvalidArgument, NoSpace, NotAllowed, NotFound, Unavailable, WrongFormat
 from redfs.core.healing import Work
+from redfs.core.records import SLOT_BYTES, Piece
 from redfs.core.tables import DAMAGE, DOOMED, JobKind, NodeState, decode_damage
-from tests.coordinator.harness import SHARD_BYTES, NewBlock
+from tests.coordinator.harness import SHARD_BYTES, NewBlock, slot_record
 from tests.coordinator.healed_pool import HealedPool
 
 OUT_S = 600.0
@@ -296,11 +297,13 @@ def test_what_is_committed_on_a_node_after_it_was_taken_out_is_made_up_for_at_on
     last = book.last
     pool.until(lambda: book.last is not last)
     client.renew()
-    client.send(client.request([NewBlock("late")], segment=late)[0])
+    request, ids = client.request([NewBlock("late")], segment=late)
+    client.send(request._replace(records=[slot_record(10, 50, (Piece(0, SLOT_BYTES, ids[0], 0),))]))
     for shard, node in enumerate(late[1].nodes):
         pool.disks.setdefault(node, set()).add((late[0], shard))
     pool.run(2)
     assert pool.shards_on(out) == 1
+    assert late[0] in pool.rows()
     # Whoever wants to remove the node sees within seconds that nothing is left there.
     client.renew()
     pool.coordinator.execute(lambda txn: segments.abort_segments(txn, client.session_id, [kept[0]]))
