@@ -1,11 +1,13 @@
 """How fast background work goes: it gives way to clients, and a scrub has a rate of its own.
 
 **Giving way.** While clients are being served, each piece of background work (a request of another node's task, a
-record written by a task here, a shard read by a scrub) is paid for with as much rest: what took t is followed by t in
-which no other piece begins. So over time at most one piece of it is under way on average, beside the client's one or
-more, and clients keep at least half of what the disk and the network can do. Nothing is held while a piece runs, so
-pieces on several nodes that wait for one another cannot wait in a circle. While no client asks for anything there is
-no rest at all. No piece waits longer than `MAX_REST_S`: background work is slow under load, never stuck.
+record written by a task here, a shard read by a scrub) is paid for with rest, in which no other piece begins. Where
+clients always have requests under way, what took t is followed by t: so at most one piece is under way on average,
+beside the clients' one or more, and they keep at least half of what the disk and the network can do. Where they have
+less under way than that, because each program waits for its answers, every piece that is in their way is felt, and the
+rest is longer, up to t / LEAST_UNDER_WAY. Nothing is held while a piece runs, so pieces on several nodes that wait for
+one another cannot wait in a circle. While no client asks for anything there is no rest at all. No piece waits longer
+than `MAX_REST_S`: background work is slow under load, never stuck.
 
 **The rate.** `RateLimit` counts bytes; a piece begins when those before it are paid for.
 
@@ -15,6 +17,7 @@ Clock and waiting are injected. Thread safe.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +25,11 @@ from typing import Any, Final
 
 LINGER_S: Final = 0.25
 """A client that was answered this short ago counts as being there: programs read and write in bursts."""
+LEAST_UNDER_WAY: Final = 0.4
+"""Pieces of background work under way on average, however few requests of clients are. With it, where eight nodes share
+one disk and two cores, a rebuild keeps more than half of its rate, and so do clients of theirs (bench/rebuild.py)."""
+AVERAGED_S: Final = 1.0
+"""Clients' requests under way are averaged over about this time."""
 MAX_REST_S: Final = 10.0
 """Longest rest that is owed, so longest wait of a piece: well below the time after which peers give up (30 s)."""
 
@@ -34,6 +42,9 @@ class Courtesy:
         self._wait = wait
         self._lock = threading.Lock()
         self._clients = 0
+        self._average = 0.0
+        """Of clients' requests under way, until `_averaged_s`."""
+        self._averaged_s = clock()
         self._client_seen_s = float("-inf")
         self._not_before_s = float("-inf")
 
@@ -41,13 +52,12 @@ class Courtesy:
     def serving_client(self) -> Iterator[None]:
         """Around a client's request."""
         with self._lock:
-            self._clients += 1
+            self._count_client(1)
         try:
             yield
         finally:
             with self._lock:
-                self._clients -= 1
-                self._client_seen_s = self._clock()
+                self._client_seen_s = self._count_client(-1)
 
     def give_way(self) -> None:
         """Before a piece of background work: waits while rest is owed."""
@@ -60,8 +70,9 @@ class Courtesy:
         """After a piece of background work."""
         with self._lock:
             if self._are_clients_here():
-                now_s = self._clock()
-                self._not_before_s = min(max(self._not_before_s, now_s) + took_s, now_s + MAX_REST_S)
+                now_s = self._count_client(0)
+                rest_s = took_s / min(1.0, max(LEAST_UNDER_WAY, self._average))
+                self._not_before_s = min(max(self._not_before_s, now_s) + rest_s, now_s + MAX_REST_S)
 
     @contextlib.contextmanager
     def background(self) -> Iterator[None]:
@@ -72,6 +83,15 @@ class Courtesy:
             yield
         finally:
             self.worked(self._clock() - began_s)
+
+    def _count_client(self, change: int) -> float:
+        """Takes the time since the last change into the average. What time it is."""
+        now_s = self._clock()
+        kept = math.exp((self._averaged_s - now_s) / AVERAGED_S)
+        self._average = self._average * kept + self._clients * (1.0 - kept)
+        self._averaged_s = now_s
+        self._clients += change
+        return now_s
 
     def _are_clients_here(self) -> bool:
         return self._clients > 0 or self._clock() - self._client_seen_s < LINGER_S

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Generator
 
 import pytest
 
-from redfs.storage_node.pacing import LINGER_S, MAX_REST_S, Courtesy, RateLimit
+from redfs.storage_node.pacing import AVERAGED_S, LEAST_UNDER_WAY, LINGER_S, MAX_REST_S, Courtesy, RateLimit
 
 
 class Clock:
@@ -68,9 +69,29 @@ def test_clients_keep_at_least_half(count: int) -> None:
     clock = Clock()
     workers = Workers(clock, piece_s=0.05)
     with workers.courtesy.serving_client():
+        clock.move(10 * AVERAGED_S)
         workers.run(count, for_s=100)
     assert workers.busy_s <= 100 * 1.02
     assert workers.busy_s >= 100 * 0.45, "and it is not starved"
+
+
+@pytest.mark.parametrize(("busy_s", "at_once", "share"), [(0.005, 1, LEAST_UNDER_WAY), (0.07, 1, 0.7), (0.1, 3, 1.0)])
+def test_where_clients_have_less_under_way_a_piece_is_paid_for_with_more_rest(
+    busy_s: float, at_once: int, share: float
+) -> None:
+    """So many requests at once, for so long in each tenth of a second."""
+    clock = Clock()
+    rests: list[float] = []
+    courtesy = Courtesy(clock, rests.append)
+    for _ in range(round(10 * AVERAGED_S / 0.1)):
+        with contextlib.ExitStack() as requests:
+            for _ in range(at_once):
+                requests.enter_context(courtesy.serving_client())
+            clock.move(busy_s)
+        clock.move(0.1 - busy_s)
+    courtesy.worked(0.5)
+    courtesy.give_way()
+    assert rests == [pytest.approx(0.5 / share, rel=0.1)]
 
 
 def test_without_clients_there_is_no_rest() -> None:
@@ -90,7 +111,7 @@ def test_clients_that_come_in_bursts_count_and_those_that_left_do_not() -> None:
             pass
 
     workers.run(1, for_s=10, meanwhile=ask)
-    assert workers.busy_s == pytest.approx(5, rel=0.05)
+    assert workers.busy_s == pytest.approx(10 * LEAST_UNDER_WAY / (1 + LEAST_UNDER_WAY), rel=0.05)
     clock.move(LINGER_S)
     before_s, workers.longest_rest_s = workers.busy_s, 0.0
     workers.run(1, for_s=10)
