@@ -505,5 +505,5 @@ TestDeepVersions.settings = settings(max_examples=max(1, EXAMPLES // 2), statefu
 @pytest.mark.parametrize("machine", [VersionMachine, StackedVersionMachine, DeepVersionMachine])
 def test_long_histories(machine: type[VersionMachine]) -> None:
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=examples(100), stateful_step_count=120, deadline=None)
+        machine, settings=settings(max_examples=examples(60), stateful_step_count=120, deadline=None)
     )

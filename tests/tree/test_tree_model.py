@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.tree.driver import OPERATIONS, Tree
 
 T = TypeVar("T")
-LONG_STEPS = int(os.environ.get("REDFS_TREE_STEPS", "1000"))
+LONG_STEPS = int(os.environ.get("REDFS_TREE_STEPS", "600"))
 """Operations of one long history; set it to thousands to look longer."""
 COMPARE_EVERY = 12
 pytestmark = pytest.mark.slow
