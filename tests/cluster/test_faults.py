@@ -188,7 +188,7 @@ def test_a_client_is_cut_off_and_comes_back(cluster: Cluster, faults: Faults, lo
 def test_packets_are_lost_and_late(cluster: Cluster, faults: Faults, load: Running) -> None:
     faults.lose("coordinator", 0.03)
     faults.lose("node-3", 0.1)
-    faults.lose("node-4", 0.3)
+    faults.lose("node-4", 0.7)
     faults.delay("node-5", 0.1)
     load.progress(30)
     faults.heal()
