@@ -30,7 +30,7 @@ import grpc
 import grpc.aio
 
 from redfs.client.config import find_pool
-from redfs.core.errors import InternalError, LeaseLapsed, RedfsError, Unavailable, WrongFormat
+from redfs.core.errors import InternalError, LeaseLapsed, NoSpace, RedfsError, Unavailable, WrongFormat
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc
 from redfs.proto.rpc import PROTOCOL_VERSION, open_channel
@@ -457,7 +457,8 @@ class CoordinatorSession:
             raise _StreamLost("the coordinator hung up")
         if reply.HasField("failure"):
             error = error_of(reply.failure)
-            if isinstance(error, Unavailable):
+            # A session that there is outlives a full disk of the coordinator; a new one is refused at once.
+            if isinstance(error, (Unavailable, NoSpace) if self.session_id else Unavailable):
                 raise _StreamLost(str(error))
             raise error
         if not reply.HasField("open"):

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from redfs.client.session import CoordinatorSession, Lease, SessionConfig
-from redfs.core.errors import CommitRefused, LeaseLapsed, NotFound, Unavailable, WrongFormat
+from redfs.core.errors import CommitRefused, LeaseLapsed, NoSpace, NotFound, Unavailable, WrongFormat
 from redfs.proto.gen import cluster_pb2 as pb
 from redfs.proto.gen import cluster_pb2_grpc as rpc
 
@@ -400,6 +400,30 @@ async def test_a_session_that_is_not_known_any_more_has_lapsed(as_failure: bool)
         await lapsed.wait()
         await session.close()
         assert coordinator.streams == 2
+
+
+async def test_a_session_outlives_a_full_disk_of_the_coordinator() -> None:
+    async def breaks(stream: Stream) -> None:
+        await stream.accept()
+        await stream.next()
+
+    async def full(stream: Stream) -> None:
+        await stream.next()
+        await stream.fail(1, "no_space", "the coordinator's disk is full")
+
+    async def resumes(stream: Stream) -> None:
+        await stream.accept(resumed=True)
+        await stream.until_closed()
+
+    async with serving(breaks, full, full, resumes) as (address, coordinator):
+        session = await CoordinatorSession.open(address, "c", config=CONFIG)
+        assert (await session.call(commit=pb.Commit(number=1))).number == 1
+        assert coordinator.streams == 4
+        await session.close()
+    async with serving(full) as (address, coordinator):
+        with pytest.raises(NoSpace):
+            await CoordinatorSession.open(address, "c", config=CONFIG)
+        assert coordinator.streams == 1
 
 
 async def test_a_flush_order_is_answered_when_it_is_done() -> None:

@@ -241,6 +241,9 @@ def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client:
     load.progress(20)
     load.stop_unharmed()
     cluster.must(client, "bash", "-c", f"echo before >{folder}/before && sync {folder}/before")
+    # The mount beside goes on to newer points of the volume, each of which the coordinator has to hold for it.
+    beside = f"/mnt/beside/{load.volume}/before"
+    wait_for(lambda: cluster.run(client, "cat", beside)[0] == 0, "the mount beside to see the file")
     faults.fill_disk("coordinator")
 
     # What it stores takes the place of older pages now and then, and goes well.
@@ -250,7 +253,7 @@ def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client:
 
     wait_for(full, "a full coordinator to say so")
     assert any("coordinator's disk is full" in problem for problem in cluster.status().problems)
-    assert cluster.must(client, "cat", f"/mnt/beside/{load.volume}/before") == "before\n"
+    assert cluster.must(client, "cat", beside) == "before\n"
     faults.empty_disk("coordinator")
     wait_for(
         lambda: cluster.run(client, "bash", "-c", f"echo after >{folder}/after && sync {folder}/after")[0] == 0,

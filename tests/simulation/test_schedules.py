@@ -20,6 +20,7 @@ from tests.simulation.world import World
 
 SEEDS_THAT_FAILED = {
     4000556: "what was not committed yet could not be read around a node that was cut off",
+    9103124: "a mount that connected again while the coordinator's disk was full was dead for good",
     4000504: "a session that could not be closed was not waited for: the checker's fault",
 }
 SEEDS_THAT_FAILED_WITHOUT_PEOPLE = {
