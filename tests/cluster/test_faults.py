@@ -241,7 +241,7 @@ def test_the_coordinators_disk_is_full(cluster: Cluster, faults: Faults, client:
     load.progress(20)
     load.stop_unharmed()
     cluster.must(client, "bash", "-c", f"echo before >{folder}/before && sync {folder}/before")
-    # The mount beside goes on to newer points of the volume, each of which the coordinator has to hold for it.
+    # It follows within a second, not at once.
     beside = f"/mnt/beside/{load.volume}/before"
     wait_for(lambda: cluster.run(client, "cat", beside)[0] == 0, "the mount beside to see the file")
     faults.fill_disk("coordinator")
