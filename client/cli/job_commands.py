@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -151,7 +152,7 @@ def clean(wait: bool) -> None:
 
 def wait_for_job(pool: Pool, job: pb.Job, what: str) -> None:
     """Returns when a job is done. On a terminal a line shows how far that is."""
-    _follow(pool.follow_job(job.job_id), what)
+    _follow(pool, pool.follow_job(job.job_id), what)
 
 
 wait_option = click.option("--wait", is_flag=True, help="Return when its space is free; shows how far that is.")
@@ -159,16 +160,20 @@ wait_option = click.option("--wait", is_flag=True, help="Return when its space i
 
 def wait_for_deletion(pool: Pool, deleted: pb.Volume) -> None:
     """Returns when what a deleted node held alone is free. On a terminal a line shows how far that is."""
-    _follow(pool.follow_deletion(deleted.volume_id), f"Freeing {deleted.name}")
+    _follow(pool, pool.follow_deletion(deleted.volume_id), f"Freeing {deleted.name}")
 
 
-def _follow(steps: Iterable[pb.Job], what: str) -> None:
-    if not sys.stderr.isatty():
-        for _ in steps:
-            pass
-        return
-    with output.console(stderr=True).status(what) as line:
+def _follow(pool: Pool, steps: Iterable[pb.Job], what: str) -> None:
+    """On a terminal a line shows how far it is. Where it waits for what people can mend, that is told once."""
+    out = output.console(stderr=True)
+    told = False
+    with out.status(what) if sys.stderr.isatty() else contextlib.nullcontext() as line:
         for found in steps:
-            left = left_text(found)
-            parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
-            line.update(f"{what}: {', '.join(part for part in parts if part)}")
+            problems = pool.status().problems if found.state == "waiting" and not told else ()
+            for problem in problems:
+                out.print(f"{what} waits: {problem}")
+            told = found.state == "waiting" and (told or bool(problems))
+            if line is not None:
+                left = left_text(found)
+                parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
+                line.update(f"{what}: {', '.join(part for part in parts if part)}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,31 @@ def test_a_node_is_emptied_and_removed(fresh_pool: FreshPool) -> None:
     assert pool.local.node_numbers() == [0, 1, 3, 4, 5, 6], "what was removed is not started again"
     pool.assert_clean()
     read_without(pool, digests, "node-0", "node-4")
+
+
+def test_a_node_that_cannot_be_emptied_yet_says_what_it_waits_for(fresh_pool: FreshPool) -> None:
+    pool = fresh_pool(3, SETTINGS)
+    pool.redfs("volume", "create", "data", "--protect", "ec:2+1")
+    place = pool.mount("data")
+    fill(place, 2, 3 * MIB)
+    pool.umount(place)
+    drained = numbered(pool, "node-1")
+    words = [sys.executable, "-m", "redfs.client.cli.main", "--pool", str(pool.local.folder)]
+    command = [*words, "node", "drain", str(drained), "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/") as draining:
+        assert draining.stdout is not None
+        assert draining.stderr is not None
+        try:
+            said = draining.stderr.readline()
+            assert said.startswith(f"Emptying node {drained} waits: "), said
+            assert said.endswith(": add a node\n"), said
+            pool.redfs("up", "--no-console", "--nodes", "4")
+            assert "is empty" in draining.stdout.read()
+            assert draining.stderr.read() == "", "it says so once"
+        finally:
+            draining.kill()
+    assert draining.returncode == 0
+    pool.assert_clean()
 
 
 def test_a_shard_that_goes_bad_on_a_disk_is_repaired_when_somebody_reads_it(fresh_pool: FreshPool) -> None:
