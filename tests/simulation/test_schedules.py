@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from unittest import mock
 
 import pytest
@@ -57,6 +58,13 @@ def test_a_schedule_that_failed_once(seed: int, people: bool) -> None:
 def test_people_do_something_in_about_half_of_them() -> None:
     logs = ["\n".join(run_schedule(seed).log) for seed in range(7000, 7010)]
     assert 2 <= sum("somebody starts" in log or "is drained" in log for log in logs) <= 8
+
+
+def test_a_schedule_leaves_nothing_in_memory() -> None:
+    worlds = weakref.WeakSet[World]()
+    for seed in range(3):
+        worlds.add(run_schedule(seed))
+    assert len(worlds) <= 1, "the last one goes with the next"
 
 
 def test_a_failure_says_how_to_see_it_again() -> None:
