@@ -7,6 +7,7 @@ Seeds follow one another from S on. Each that fails is told with what was done t
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import logging
 import resource
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 
 from tests.simulation.loop import PROCESS, current_loop
-from tests.simulation.schedule import ScheduleFailed, run_schedule
+from tests.simulation.schedule import ScheduleFailed, collected_at_the_end, run_schedule
 
 PROGRESS_S = 10.0
 
@@ -79,9 +80,11 @@ def _outcomes(options: argparse.Namespace, until_s: float) -> Iterator[Outcome]:
     else:
         seeds = itertools.takewhile(lambda _: time.monotonic() < until_s, seeds)
     if options.jobs == 1:
-        yield from (_run(seed, verbose=options.verbose) for seed in seeds)
+        with collected_at_the_end():
+            yield from (_run(seed, verbose=options.verbose) for seed in seeds)
         return
-    with ProcessPoolExecutor(options.jobs) as processes:
+    # As in `collected_at_the_end`: each schedule collects what the one before it has left, and nothing older.
+    with ProcessPoolExecutor(options.jobs, initializer=gc.freeze) as processes:
         under_way: deque[Future[Outcome]] = deque()
         for seed in seeds:
             under_way.append(processes.submit(_run, seed))
