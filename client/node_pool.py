@@ -233,19 +233,20 @@ class NodePool:
         expected_bytes: int,
         timeout_s: float,
     ) -> memoryview:
-        """One request over a quick connection; once more on another where an old one turns out to be stale."""
+        """One request over a quick connection; over another where an old one turns out to be stale. All of them may be,
+        after the network was cut."""
         async with lane.slots:
             connection = lane.least_busy()
             if connection is None or connection.under_way:
                 connection = await self._quick(node, lane)
-            reused = connection.answered > 0
-            try:
-                return await connection.send(header, parts, payload_bytes, expected_bytes, timeout_s)
-            except Unavailable:
-                if connection.alive or not reused:
-                    raise
-            connection = await self._quick(node, lane)
-            return await connection.send(header, parts, payload_bytes, expected_bytes, timeout_s)
+            while True:
+                reused = connection.answered > 0
+                try:
+                    return await connection.send(header, parts, payload_bytes, expected_bytes, timeout_s)
+                except Unavailable:
+                    if connection.alive or not reused:
+                        raise
+                connection = await self._quick(node, lane)
 
     async def _quick(self, node: int, lane: _Lane) -> QuickConnection:
         """An idle connection, or the least busy one when all that may be are open."""

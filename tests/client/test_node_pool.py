@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from redfs.client.data.config import DataConfig
+from redfs.client.data.quick import QuickConnection
 from redfs.client.node_pool import QUICK_GET_BYTES, QUICK_PUT_BYTES, NodePool
 from redfs.core.errors import NoSpace, NotFound, RedfsError, Unavailable
 from redfs.proto import frames
-from redfs.proto.data_plane import payload_checksum
+from redfs.proto.data_plane import get_header, payload_checksum
 from redfs.proto.gen import cluster_pb2 as pb
 
 CONFIG = DataConfig(quick_connections=2, bulk_connections=2, node_timeout_s=20.0, connect_timeout_s=5.0)
@@ -246,6 +247,30 @@ async def test_a_connection_that_went_stale_is_replaced_without_a_word(payload: 
         assert node.shards == {(7, 3): payload, (7, 4): payload}
         assert not pool.suspects()
         assert session.asked == 1
+
+
+async def test_all_connections_that_went_stale_unnoticed_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after the network was cut: the node has forgotten them, and says so to who uses one."""
+    async with a_pool() as (pool, _, _, _):
+        await pool.start_put(1, 7, 3, [b"some"])
+        lane = pool._node(1).gets
+        while len(lane.connections) < CONFIG.quick_connections:
+            await asyncio.gather(*(pool.get(1, 7, 3, 0, 4, 20.0) for _ in range(8)))
+        await asyncio.gather(
+            *(connection.send(get_header(7, 3, 0, 4), (), 0, 4, 20.0) for connection in lane.connections)
+        )
+        old, send = list(lane.connections), QuickConnection.send
+
+        def reset_or_send(self: QuickConnection, *given: Any) -> Any:
+            if self in old:
+                asyncio.get_running_loop().call_soon(self.close, "reset by peer")
+            return send(self, *given)
+
+        monkeypatch.setattr(QuickConnection, "send", reset_or_send)
+        assert bytes(await pool.get(1, 7, 3, 0, 4, 20.0)) == b"some"
+        assert not pool.suspects()
+        assert not any(connection.alive for connection in old)
+        assert len(old) > 1
 
 
 @SIZES

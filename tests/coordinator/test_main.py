@@ -240,9 +240,11 @@ async def test_killed_again_and_again_under_load(process: Process) -> None:
             snapshots += 1
         process.end(signal.SIGKILL)
         process.start()
+    async with asyncio.timeout(WAIT_S):
+        while not all(writer.acknowledged > 10 for writer in writers):
+            await asyncio.sleep(0.05)
     stop.set()
     await asyncio.wait_for(asyncio.gather(*running), WAIT_S)
-    assert all(writer.acknowledged > 10 for writer in writers), f"seed {seed}"
     await answer(lambda: stub.GetStatus(pb.Empty()))
     items = [item async for item in stub.Check(pb.CheckRequest())]
     assert [item.problem for item in items if item.HasField("problem")] == [], f"seed {seed}"
