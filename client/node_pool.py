@@ -239,12 +239,14 @@ class NodePool:
             connection = lane.least_busy()
             if connection is None or connection.under_way:
                 connection = await self._quick(node, lane)
+            until_s = asyncio.get_running_loop().time() + timeout_s
             while True:
                 reused = connection.answered > 0
                 try:
                     return await connection.send(header, parts, payload_bytes, expected_bytes, timeout_s)
                 except Unavailable:
-                    if connection.alive or not reused:
+                    # One that was closed because nothing came for so long is not stale: the node is silent.
+                    if connection.alive or not reused or asyncio.get_running_loop().time() >= until_s:
                         raise
                 connection = await self._quick(node, lane)
 
