@@ -217,8 +217,9 @@ class StoreMachine(RuleBasedStateMachine):
         if states == [None]:
             self._attempt(lambda: put(self.rig, self.model, key, payload))
         elif states[0] is not None:
-            with pytest.raises(AlreadyExists):
-                self.rig.put(*key, payload)
+            if payload != states[0]:  # one byte may come twice
+                with pytest.raises(AlreadyExists):
+                    self.rig.put(*key, payload)
             self.rig.put(*key, states[0])
 
     @rule(chosen=st.lists(keys, max_size=4))
