@@ -27,7 +27,7 @@ LINGER_S: Final = 0.25
 """A client that was answered this short ago counts as being there: programs read and write in bursts."""
 LEAST_UNDER_WAY: Final = 0.4
 """Pieces of background work under way on average, however few requests of clients are. With it, where eight nodes share
-one disk and two cores, a rebuild keeps more than half of its rate, and so do clients of theirs (bench/rebuild.py)."""
+one disk and two cores, a rebuild and their clients each keep about two thirds of their rates (bench/rebuild.py)."""
 AVERAGED_S: Final = 1.0
 """Clients' requests under way are averaged over about this time."""
 MAX_REST_S: Final = 10.0

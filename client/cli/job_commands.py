@@ -164,15 +164,17 @@ def wait_for_deletion(pool: Pool, deleted: pb.Volume) -> None:
 
 
 def _follow(pool: Pool, steps: Iterable[pb.Job], what: str) -> None:
-    """On a terminal a line shows how far it is. Where it waits for what people can mend, that is told once."""
+    """On a terminal a line shows how far it is. Where a node cannot be emptied, what the pool lacks is told once: other
+    jobs wait for nothing that people can mend."""
     out = output.console(stderr=True)
     told = False
     with out.status(what) if sys.stderr.isatty() else contextlib.nullcontext() as line:
         for found in steps:
-            problems = pool.status().problems if found.state == "waiting" and not told else ()
+            waits = found.kind == "drain" and found.state == "waiting"
+            problems = pool.status().problems if waits and not told else ()
             for problem in problems:
                 out.print(f"{what} waits: {problem}")
-            told = found.state == "waiting" and (told or bool(problems))
+            told = waits and (told or bool(problems))
             if line is not None:
                 left = left_text(found)
                 parts = (found.state, progress_text(found), rate_text(found), f"{left} left" if left else "")
